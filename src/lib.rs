@@ -1,0 +1,16 @@
+//! leasewrap: run a command on at most one machine at a time.
+//!
+//! The folders are floors; a file imports only from lower floors or its own
+//! folder (`tests/house.rs` keeps it so):
+//!
+//! | floor | folders | what lives there |
+//! |---|---|---|
+//! | 0, pure | [`lease`], [`wire`], [`exit`] | the rules: no clock, no I/O, no randomness, no async |
+//! | 1, adapters | [`sys`], [`store`] | the kernel (all `unsafe`, fork and exec) and the databases |
+//! | 2, loops | [`guard`], [`keeper`] | the synchronous guard, the tokio keeper |
+//! | 3, edges | [`cli`] | command line, what people see |
+
+pub mod exit;
+pub mod lease;
+pub mod store;
+pub mod wire;
