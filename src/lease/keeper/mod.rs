@@ -13,6 +13,7 @@ use super::record::{Grant, Observation, Term, Terms};
 use super::time::BootInstant;
 use super::timing::{Chance, Timing};
 use super::watch::Reason;
+pub use super::watch::Takeover;
 
 /// What a step may use of the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,15 +24,6 @@ pub struct Now {
     pub chance: Chance,
     /// A UUID drawn anew for each step: the identity of the next attempt.
     pub fresh: HolderId,
-}
-
-/// `--takeover`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Takeover {
-    /// Only what was watched long enough oneself is free.
-    Observed,
-    /// What the database's clock says has expired is free.
-    Clock,
 }
 
 /// What never changes while a keeper lives.
