@@ -10,6 +10,7 @@
 //! | 2, loops | [`guard`], [`keeper`] | the synchronous guard, the tokio keeper |
 //! | 3, edges | [`cli`] | command line, what people see |
 
+pub mod cli;
 pub mod exit;
 pub mod lease;
 pub mod store;
