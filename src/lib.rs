@@ -14,4 +14,5 @@ pub mod cli;
 pub mod exit;
 pub mod lease;
 pub mod store;
+pub mod telemetry;
 pub mod wire;

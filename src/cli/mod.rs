@@ -1,7 +1,7 @@
 //! What people type and see: the command line and the operator's commands,
 //! one file each.
 
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, Write as _};
 
 pub mod args;
 pub mod commands;
@@ -27,13 +27,4 @@ pub fn print(output: &[u8]) -> u8 {
         }
         Ok(()) | Err(_) => 0,
     }
-}
-
-/// Whether colours help there: on a terminal, unless `NO_COLOR` is set (to
-/// anything but the empty text, see no-color.org) or the terminal is dumb.
-pub fn colours(stream: &impl IsTerminal) -> bool {
-    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    stream.is_terminal()
-        && !set("NO_COLOR")
-        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }

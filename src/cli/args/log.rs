@@ -2,10 +2,12 @@
 
 use clap::{ArgAction, Args, ValueEnum};
 
+use crate::telemetry::{Detail, Format, LogOptions, check_filter};
+
 /// Options of every command that logs.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Log (on standard error)")]
-pub struct LogOptions {
+pub(super) struct LogArgs {
     /// Lines for people or for machines
     #[arg(
         long = "log-format",
@@ -14,7 +16,7 @@ pub struct LogOptions {
         hide_env_values = true
     )]
     #[arg(value_enum, default_value = "text")]
-    pub format: LogFormat,
+    format: Shape,
 
     /// A filter as tracing reads it, such as leasewrap=debug
     ///
@@ -26,23 +28,38 @@ pub struct LogOptions {
         env = "LEASEWRAP_LOG",
         hide_env_values = true
     )]
-    #[arg(conflicts_with_all = ["verbose", "quiet"])]
-    pub filter: Option<String>,
+    #[arg(value_parser = check_filter, conflicts_with_all = ["verbose", "quiet"])]
+    filter: Option<String>,
 
     /// Log renewals too; -vv: everything
     #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet")]
-    pub verbose: u8,
+    verbose: u8,
 
     /// Log warnings and worse only; silent at a good end
     #[arg(short, long)]
-    pub quiet: bool,
+    quiet: bool,
 }
 
-/// The shape of a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// One line for people.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Shape {
     Text,
-    /// One JSON object a line.
     Json,
+}
+
+impl LogArgs {
+    pub(super) fn check(self) -> LogOptions {
+        LogOptions {
+            format: match self.format {
+                Shape::Text => Format::Text,
+                Shape::Json => Format::Json,
+            },
+            detail: match (self.filter, self.quiet, self.verbose) {
+                (Some(filter), _, _) => Detail::Filter(filter),
+                (None, true, _) => Detail::Quiet,
+                (None, false, 0) => Detail::Usual,
+                (None, false, 1) => Detail::Verbose,
+                (None, false, _) => Detail::Everything,
+            },
+        }
+    }
 }

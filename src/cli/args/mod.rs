@@ -88,7 +88,7 @@ impl Refused {
     pub fn tell(&self) -> u8 {
         match self {
             Self::Told(text) => {
-                let text = if super::colours(&std::io::stdout()) {
+                let text = if crate::telemetry::colours(&std::io::stdout()) {
                     text.ansi().to_string()
                 } else {
                     text.to_string()

@@ -6,15 +6,16 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::db::{DbArgs, DbOptions};
-use super::log::LogOptions;
+use super::log::LogArgs;
 use super::timing::TimingArgs;
 use super::usage::UsageError;
 use super::values;
-use crate::exit;
+use crate::exit::{self, ExitCodes};
 use crate::lease::ids::{Label, LeaseName, TextError, Value};
 use crate::lease::keeper::Takeover;
 use crate::lease::record::Terms;
 use crate::lease::timing::Timing;
+use crate::telemetry::LogOptions;
 use crate::wire::StopTo;
 
 /// The run form's options, as clap reads them.
@@ -31,7 +32,7 @@ pub struct RunArgs {
     #[command(flatten)]
     worker: WorkerArgs,
     #[command(flatten)]
-    log: LogOptions,
+    log: LogArgs,
 
     /// The worker and its arguments, after --
     #[arg(last = true, value_name = "COMMAND", help_heading = None)]
@@ -235,10 +236,8 @@ pub struct RunOptions {
     pub stop_signal: i32,
     /// Whom it is sent to.
     pub stop_to: StopTo,
-    /// In place of 122; never 0.
-    pub lost_exit_code: u8,
-    /// In place of 121.
-    pub conflict_exit_code: u8,
+    /// `--lost-exit-code` (never 0) and `--conflict-exit-code`.
+    pub exit_codes: ExitCodes,
     /// Extend the worker's `PGOPTIONS`.
     pub pgoptions: bool,
     /// The worker's program and arguments; never empty.
@@ -296,11 +295,13 @@ impl RunArgs {
                 Whom::Tree => StopTo::Tree,
                 Whom::Worker => StopTo::Worker,
             },
-            lost_exit_code: self.worker.lost_exit_code,
-            conflict_exit_code: self.standby.conflict_exit_code,
+            exit_codes: ExitCodes {
+                lost: self.worker.lost_exit_code,
+                conflict: self.standby.conflict_exit_code,
+            },
             pgoptions: self.worker.pgoptions,
             command: self.command,
-            log: self.log,
+            log: self.log.check(),
         })
     }
 }

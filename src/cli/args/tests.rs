@@ -7,6 +7,7 @@ use super::db::DbSource;
 use super::run::RunOptions;
 use super::{Cli, Parsed, Refused, definition, parse, variables};
 use crate::lease::keeper::Takeover;
+use crate::telemetry::Detail;
 use crate::wire::StopTo;
 
 const DB: &str = "postgres://u:s3cret@h/db";
@@ -65,7 +66,7 @@ fn the_run_form_has_no_subcommand_and_everything_after_the_dashes_is_the_workers
     assert_eq!(options.stop_signal, 15);
     assert_eq!(options.stop_to, StopTo::Tree);
     assert_eq!(
-        (options.lost_exit_code, options.conflict_exit_code),
+        (options.exit_codes.lost, options.exit_codes.conflict),
         (122, 121)
     );
     assert!(
@@ -229,7 +230,7 @@ fn each_option_has_its_variable_and_the_command_line_wins() {
     assert!(options.rejoin && !options.pgoptions);
     assert_eq!(options.wait, Some(Duration::from_secs(5)));
     assert_eq!(
-        (options.stop_to, options.lost_exit_code),
+        (options.stop_to, options.exit_codes.lost),
         (StopTo::Worker, 9)
     );
     assert!(matches!(&options.db.source, DbSource::Urls(urls) if urls[0].reveal() == DB));
@@ -250,7 +251,7 @@ fn an_option_wins_over_the_variable_of_one_that_it_excludes() {
         &["--db", DB, "-q", "--", "w"],
         &[("LEASEWRAP_LOG", "trace")],
     );
-    assert!(options.log.quiet && options.log.filter.is_none());
+    assert_eq!(options.log.detail, Detail::Quiet);
     let said = usage(
         &["--", "w"],
         &[("LEASEWRAP_DB", DB), ("LEASEWRAP_DB_FILE", "/f")],

@@ -79,17 +79,6 @@ fn signal_number(name: &str) -> Option<i32> {
     (first..=last).contains(&number).then_some(number)
 }
 
-/// The name of a signal for people: `SIGTERM`, `SIGRTMIN+1`.
-pub fn signal_name(number: i32) -> String {
-    match Signal::try_from(number) {
-        Ok(signal) => signal.as_str().to_owned(),
-        Err(_) if number >= libc::SIGRTMIN() => {
-            format!("SIGRTMIN+{}", number - libc::SIGRTMIN())
-        }
-        Err(_) => format!("signal {number}"),
-    }
-}
-
 /// A lease's name.
 ///
 /// # Errors
@@ -265,8 +254,6 @@ mod tests {
         ] {
             assert!(stop_signal(wrong).is_err(), "{wrong}");
         }
-        assert_eq!(signal_name(15), "SIGTERM");
-        assert_eq!(signal_name(first + 1), "SIGRTMIN+1");
     }
 
     #[test]
