@@ -10,7 +10,9 @@
 //! | 2, loops | [`guard`], [`keeper`] | the synchronous guard, the tokio keeper |
 //! | 3, edges | [`cli`] | command line, what people see |
 
+pub mod cli;
 pub mod exit;
 pub mod lease;
 pub mod store;
+pub mod telemetry;
 pub mod wire;

@@ -1,0 +1,30 @@
+//! What people type and see: the command line and the operator's commands,
+//! one file each.
+
+use std::io::{self, Write as _};
+
+pub mod args;
+pub mod commands;
+pub mod completions;
+pub mod man;
+
+/// One line on stderr from a command that has no log (yet). That nobody
+/// reads it (closed, broken) is no failure.
+pub fn say(line: &str) {
+    drop(writeln!(io::stderr().lock(), "{line}"));
+}
+
+/// Output of a command on stdout; the result is the exit code. A reader that
+/// is gone has seen what it wanted (`| head`).
+pub fn print(output: &[u8]) -> u8 {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(output).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            say(&format!(
+                "leasewrap: cannot write to standard output: {error}"
+            ));
+            crate::exit::FAILED
+        }
+        Ok(()) | Err(_) => 0,
+    }
+}
