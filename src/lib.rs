@@ -12,7 +12,26 @@
 
 pub mod cli;
 pub mod exit;
+pub mod guard;
+pub mod keeper;
 pub mod lease;
 pub mod store;
+pub mod sys;
 pub mod telemetry;
 pub mod wire;
+
+use std::ffi::OsString;
+
+use sys::role::{self, Role};
+
+/// The program, after what was inherited has been recorded; `args` begin with
+/// its name. The result is the exit code.
+pub fn main(args: Vec<OsString>) -> i32 {
+    let code = match role::of_this_process(&args) {
+        Role::Leasewrap => cli::main(&args),
+        Role::Guard(start) => guard::main(start),
+        Role::Releaser(task) => keeper::releaser::run(&task),
+        Role::Broken => exit::FAILED,
+    };
+    code.into()
+}

@@ -23,13 +23,17 @@ enum Call {
     Check(Term),
 }
 
+/// A call, its limit, and the words for the history that go with it.
+type Request = (Call, Duration, Option<String>);
+
 /// The loop's end of the task that owns the store.
 pub struct Calls {
-    requests: mpsc::Sender<(Call, Duration)>,
+    requests: mpsc::Sender<Request>,
     replies: mpsc::Receiver<Event>,
     /// A check is under way; and another one is wanted after it.
     checking: bool,
     check_again: Option<(Term, Duration)>,
+    why: Option<String>,
 }
 
 /// The machine has one call under way at a time; the rest is for a check.
@@ -38,10 +42,13 @@ const CALLS: usize = 4;
 impl Calls {
     /// Hands `store` to a task of its own.
     pub fn start<S: Store + 'static>(mut store: S, terms: Terms) -> Self {
-        let (requests, mut calls) = mpsc::channel(CALLS);
+        let (requests, mut calls) = mpsc::channel::<Request>(CALLS);
         let (answer, replies) = mpsc::channel(CALLS);
         tokio::spawn(async move {
-            while let Some((call, limit)) = calls.recv().await {
+            while let Some((call, limit, why)) = calls.recv().await {
+                if let Some(why) = why {
+                    store.because(&why);
+                }
                 let event = perform(&mut store, call, limit, &terms).await;
                 if answer.send(event).await.is_err() {
                     break;
@@ -53,11 +60,17 @@ impl Calls {
             replies,
             checking: false,
             check_again: None,
+            why: None,
         }
     }
 
+    /// Why what is called from now on is called, for the history.
+    pub fn because(&mut self, why: String) {
+        self.why = Some(why);
+    }
+
     /// Sends a database command off. (All others are none of its business.)
-    pub fn perform(&self, command: Command) {
+    pub fn perform(&mut self, command: Command) {
         match command {
             Command::Observe { limit } => self.send(Call::Observe, limit),
             Command::Init { limit } => self.send(Call::Init, limit),
@@ -92,10 +105,11 @@ impl Calls {
         }
     }
 
-    fn send(&self, call: Call, limit: Duration) {
+    fn send(&mut self, call: Call, limit: Duration) {
         // Full or closed cannot be while the machine keeps to one call at a
         // time (checks leave it its room); were it so, the deadline holds.
-        if self.requests.try_send((call, limit)).is_err() {
+        let why = self.why.take();
+        if self.requests.try_send((call, limit, why)).is_err() {
             tracing::error!(
                 event = "call-dropped",
                 "a call to the database found the queue full"

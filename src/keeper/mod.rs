@@ -39,7 +39,7 @@ use crate::sys::inherited::{self, Inherited};
 use crate::sys::memfd::Setup;
 use crate::sys::timer::{BootTimer, SelfKill};
 use crate::sys::{Result, SysError, clock, process, terminal};
-use crate::wire::{PgOptions, Start, StopTo, ToGuard};
+use crate::wire::{PgOptions, Start, StopTo, ToGuard, WorkerEnd};
 
 /// The keeper's own timer fires this long after the deadline: the guard's
 /// comes first (contract, section 3).
@@ -113,6 +113,7 @@ where
         terminal: terminal_of(inherited::get()),
         stop_asked: false,
         killing: false,
+        why_known: false,
         outcome: None,
         settings,
         claims,
@@ -154,6 +155,8 @@ struct Loop<S: Store, B, A> {
     stop_asked: bool,
     /// The tree was told to die.
     killing: bool,
+    /// The store knows why this term ends.
+    why_known: bool,
     outcome: Option<Outcome>,
 }
 
@@ -274,8 +277,17 @@ where
     fn news(&mut self, news: News) {
         match news {
             News::Event(event) => {
-                if let GuardEvent::Started { .. } = event {
-                    self.watcher.begin_at(clock::now() + AFTER_START);
+                match &event {
+                    GuardEvent::Started { .. } => {
+                        self.watcher.begin_at(clock::now() + AFTER_START);
+                    }
+                    GuardEvent::WorkerEnded(end) => self.why_ended(worker_words(*end)),
+                    GuardEvent::NotStarted(_) => self.why_ended("the worker was not started"),
+                    GuardEvent::Gone => self.why_ended("the guard process died"),
+                    GuardEvent::Ready
+                    | GuardEvent::Stopping(_)
+                    | GuardEvent::Empty
+                    | GuardEvent::Swept => {}
                 }
                 self.happened(Event::Guard(event));
             }
@@ -294,6 +306,14 @@ where
                 "cannot kill {process}; the lease is kept as long as it may be"
             ),
             News::Nothing => {}
+        }
+    }
+
+    /// For the history: what came first is why the term ended.
+    fn why_ended(&mut self, why: impl Into<String>) {
+        if !self.why_known {
+            self.why_known = true;
+            self.calls.because(why.into());
         }
     }
 
@@ -434,17 +454,26 @@ where
                 self.watcher.begin_at(at);
                 Ok(())
             }
-            Transition::Acquired { term, grant, .. } => self.claims.granted(term, grant),
+            Transition::Acquired { term, grant, .. } => {
+                self.why_known = false;
+                self.claims.granted(term, grant)
+            }
             Transition::Renewed { grant, .. } => match self.keeper.term() {
                 Some(term) => self.claims.granted(term, grant),
                 None => Ok(()),
             },
             Transition::Released { .. } => self.claims.nothing(),
+            Transition::Stopping(cause) => {
+                self.why_ended(stop_words(cause));
+                Ok(())
+            }
+            Transition::Losing { .. } => {
+                self.why_ended("no renewal came through in time");
+                Ok(())
+            }
             Transition::CallFailed { .. }
             | Transition::IncarnationChanged { .. }
-            | Transition::Losing { .. }
             | Transition::Lost { .. }
-            | Transition::Stopping(_)
             | Transition::HolderChanged { .. } => Ok(()),
         };
         if let Err(error) = written {
@@ -463,5 +492,28 @@ fn not_sent(error: &SysError, at: BootInstant) -> Event {
             fault: Fault::Transient,
             message: format!("cannot {error}"),
         }),
+    }
+}
+
+/// How the worker has ended, for the history.
+fn worker_words(end: WorkerEnd) -> String {
+    match end {
+        WorkerEnd::Exited(code) => format!("the worker ended with exit code {code}"),
+        WorkerEnd::Signaled(signal) => format!(
+            "the worker was ended by {}",
+            crate::sys::signals::name(signal)
+        ),
+    }
+}
+
+/// Why it was stopped, for the history.
+fn stop_words(cause: &StopCause) -> String {
+    match cause {
+        StopCause::Signal(signal) => {
+            format!("leasewrap got {}", crate::sys::signals::name(*signal))
+        }
+        StopCause::StepDown => "asked to step down".to_owned(),
+        StopCause::Unfit => "the precheck did not pass".to_owned(),
+        StopCause::Watchdog => "the worker's watchdog ran out".to_owned(),
     }
 }
