@@ -13,4 +13,5 @@
 pub mod exit;
 pub mod lease;
 pub mod store;
+pub mod sys;
 pub mod wire;
