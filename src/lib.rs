@@ -29,7 +29,7 @@ use sys::role::{self, Role};
 pub fn main(args: Vec<OsString>) -> i32 {
     let code = match role::of_this_process(&args) {
         Role::Leasewrap => cli::main(&args),
-        Role::Guard(start) => guard::main(start),
+        Role::Guard(start) => return guard::run(start),
         Role::Releaser(task) => keeper::releaser::run(&task),
         Role::Broken => exit::FAILED,
     };

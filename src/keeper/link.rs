@@ -13,7 +13,8 @@ use crate::lease::keeper::event::GuardEvent;
 use crate::lease::time::BootInstant;
 use crate::sys::guard_process::{GuardProcess, GuardState};
 use crate::sys::socket::{Buffer, Channel, Received, Sent};
-use crate::sys::tree::Sweep;
+use crate::sys::process::{self, Change, Waited};
+use crate::sys::tree::{Round, Sweep};
 use crate::sys::{Result, SysError, clock};
 use crate::wire::{FromGuard, Hello, MAX_FRAME, Malformed, ToGuard, VERSION};
 
@@ -21,8 +22,9 @@ use crate::wire::{FromGuard, Hello, MAX_FRAME, Malformed, ToGuard, VERSION};
 /// (half of what the guard allows, [`FromGuard::Empty`]).
 const SIGN_OF_LIFE: Duration = Duration::from_millis(250);
 
-/// How often killing what is left is repeated when no child's end says so.
-const SWEEP_AGAIN: Duration = Duration::from_millis(20);
+/// How often SIGKILL is sent to everybody again while something is left that
+/// does not end.
+const SWEEP_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is heard of the guard.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,7 +63,7 @@ impl AsRawFd for Watched {
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum State {
     /// It is there.
     Alive,
@@ -70,7 +72,10 @@ enum State {
     /// It was told to end. What comes of it now is nothing to anybody.
     Dismissed,
     /// It is gone; what is left of its tree is being killed.
-    Sweeping { again_at: BootInstant },
+    Sweeping {
+        sweep: Box<Sweep>,
+        again_at: BootInstant,
+    },
     /// It is gone, and so is its tree.
     Gone,
 }
@@ -111,7 +116,7 @@ impl Link {
 
     /// Whether a signal can still be passed to a worker.
     pub fn is_alive(&self) -> bool {
-        self.state == State::Alive
+        matches!(self.state, State::Alive)
     }
 
     /// Sends a frame, now or as soon as the guard reads again.
@@ -159,7 +164,7 @@ impl Link {
 
     /// Whether nothing of it is left.
     pub fn has_ended(&self) -> bool {
-        self.state == State::Gone
+        matches!(self.state, State::Gone)
     }
 
     /// When [`Self::wake`] is due.
@@ -167,7 +172,7 @@ impl Link {
         match self.state {
             State::Alive => self.pulse.next_wakeup(),
             State::Empty { next_sign } => Some(next_sign),
-            State::Sweeping { again_at } => Some(again_at),
+            State::Sweeping { again_at, .. } => Some(again_at),
             State::Dismissed | State::Gone => None,
         }
     }
@@ -187,7 +192,7 @@ impl Link {
                 }
                 News::Nothing
             }
-            State::Sweeping { again_at } if now >= again_at => self.sweep(now),
+            State::Sweeping { again_at, .. } if now >= again_at => self.sweep(now),
             State::Sweeping { .. } | State::Dismissed | State::Gone => News::Nothing,
         }
     }
@@ -251,7 +256,7 @@ impl Link {
     }
 
     fn hear(&mut self, frame: std::result::Result<FromGuard, Malformed>) -> News {
-        if self.state == State::Dismissed {
+        if matches!(self.state, State::Dismissed) {
             return News::Nothing;
         }
         let Ok(frame) = frame else {
@@ -322,23 +327,55 @@ impl Link {
         while self.guard.state() != GuardState::Ended {
             // Reaps it, now that its handle says that it has ended.
         }
-        if self.state == State::Dismissed {
+        if matches!(self.state, State::Dismissed) {
             self.state = State::Gone;
             return News::Nothing;
         }
-        self.state = State::Sweeping { again_at: now };
+        self.state = State::Sweeping {
+            sweep: Box::new(Sweep::new(&[])),
+            again_at: now,
+        };
         News::Event(GuardEvent::Gone)
     }
 
-    /// One more round of killing whatever descends from the keeper.
+    /// Whether what is left of the tree is being killed by the keeper: then
+    /// all reaping is its own.
+    pub fn is_sweeping(&self) -> bool {
+        matches!(self.state, State::Sweeping { .. })
+    }
+
+    /// Reaps, and kills on when that shows that there is more.
     fn sweep(&mut self, now: BootInstant) -> News {
-        if Sweep::round() {
-            self.state = State::Gone;
-            return News::Event(GuardEvent::Swept);
-        }
-        self.state = State::Sweeping {
-            again_at: now + SWEEP_AGAIN,
+        let State::Sweeping { sweep, again_at } = &mut self.state else {
+            return News::Nothing;
         };
+        let mut due = now >= *again_at;
+        if due {
+            sweep.start_over();
+        }
+        loop {
+            match process::wait_any() {
+                Waited::Changed {
+                    pid,
+                    change: Change::Exited(_) | Change::Killed(_),
+                } => due |= sweep.reaped(pid),
+                Waited::Changed {
+                    change: Change::Stopped(_) | Change::Continued,
+                    ..
+                } => {}
+                Waited::Nothing => break,
+                Waited::NoChild => {
+                    self.state = State::Gone;
+                    return News::Event(GuardEvent::Swept);
+                }
+            }
+        }
+        if due {
+            *again_at = match sweep.round() {
+                Round::Again => now,
+                Round::Wait => now + SWEEP_AGAIN,
+            };
+        }
         News::Nothing
     }
 

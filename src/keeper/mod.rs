@@ -256,8 +256,10 @@ where
             Meaning::HurryUp => self.happened(Event::HurryUp),
             Meaning::PassOn(signal) => self.link.send(&ToGuard::Signal(signal)),
             Meaning::Child => {
-                process::reap_orphans(&[self.link.pid()]);
                 let news = self.link.child_changed(clock::now());
+                if !self.link.is_sweeping() {
+                    process::reap_orphans(&[self.link.pid()]);
+                }
                 self.news(news);
             }
             Meaning::StopSelf(signal) => crate::sys::signals::stop_self(signal),
