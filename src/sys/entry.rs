@@ -20,8 +20,11 @@ use super::inherited;
 macro_rules! entry {
     ($main:path) => {
         /// What the C runtime calls.
+        ///
+        /// # Safety
+        /// By the C runtime alone, once.
         #[unsafe(no_mangle)]
-        pub extern "C" fn main(
+        pub unsafe extern "C" fn main(
             argc: ::std::ffi::c_int,
             argv: *mut *mut ::std::ffi::c_char,
         ) -> ::std::ffi::c_int {

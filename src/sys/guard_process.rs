@@ -1,7 +1,7 @@
 //! The guard as the keeper sees it: started before any thread or runtime
 //! exists, watched by its handle, woken and killed when it stands still.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use super::child::{Forked, Image, end_child, fork};
@@ -34,7 +34,10 @@ pub enum GuardState {
     Ended,
 }
 
-/// Starts the guard: this binary again, named `lw-guard`, with the caller's
+/// This binary, however it was found and even if it was replaced since.
+pub const THIS_PROGRAM: &CStr = c"/proc/self/exe";
+
+/// Starts the guard: `program` ([`THIS_PROGRAM`]) named `lw-guard`, with the caller's
 /// signals, descriptors and environment (less what stays with leasewrap).
 /// Make [`process::become_subreaper`] true before, so that nothing of the
 /// tree is lost when the guard dies.
@@ -42,7 +45,12 @@ pub enum GuardState {
 /// # Errors
 /// No process, no descriptors. An exec that fails shows as a guard that is
 /// gone.
-pub fn spawn(inherited: &Inherited, setup: &Setup, release: &ReleaseFile) -> Result<GuardProcess> {
+pub fn spawn(
+    program: &CStr,
+    inherited: &Inherited,
+    setup: &Setup,
+    release: &ReleaseFile,
+) -> Result<GuardProcess> {
     let setup = SetupFile::create(setup)?;
     let (channel, theirs) = Channel::pair()?;
     let handed_down = [
@@ -58,11 +66,7 @@ pub fn spawn(inherited: &Inherited, setup: &Setup, release: &ReleaseFile) -> Res
     let mut variables = environment::for_guard();
     // Digits and letters: no NUL.
     variables.extend(CString::new(named));
-    let mut image = Image::new(
-        c"/proc/self/exe".to_owned(),
-        vec![GUARD_NAME.to_owned()],
-        variables,
-    );
+    let mut image = Image::new(program.to_owned(), vec![GUARD_NAME.to_owned()], variables);
     let prepared = image.prepare();
     let pid = match fork().map_err(SysError::on("fork the guard"))? {
         Forked::Parent { child } => child,

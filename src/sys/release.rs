@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::child::Image;
+use super::guard_process::THIS_PROGRAM;
 use super::memfd::ReleaseFile;
 use super::role::{Fields, GUARD_NAME, GUARD_VARIABLE, RELEASE_VARIABLE, take};
 use super::{SysError, environment, process};
@@ -52,7 +53,7 @@ pub fn execute(
         .chain(CString::new(format!("{RELEASE_VARIABLE}={named}")))
         .collect();
     let image = Image::new(
-        c"/proc/self/exe".to_owned(),
+        THIS_PROGRAM.to_owned(),
         vec![GUARD_NAME.to_owned()],
         variables,
     );

@@ -3,7 +3,13 @@
 //! supervisor has to hand all of them down.
 
 use std::ffi::c_ulong;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr;
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::{Result, SysError};
 
 /// Sent by the kernel itself, in particular typed at the terminal
 /// (`sigaction(2)`, `si_code`). What a process sends is zero or below.
@@ -198,6 +204,40 @@ pub fn ignore_all_but_faults() {
     }
 }
 
+/// SIGCHLD as a descriptor (`signalfd(2)`): readable when something has become
+/// of a child.
+#[derive(Debug)]
+pub struct ChildSignals(SignalFd);
+
+impl ChildSignals {
+    /// Blocks SIGCHLD, and nothing else, in the calling thread, which must be
+    /// the only one.
+    ///
+    /// # Errors
+    /// `signalfd(2)`.
+    pub fn new() -> Result<Self> {
+        set_mask(SignalSet::EMPTY.with(libc::SIGCHLD));
+        let mut child = SigSet::empty();
+        child.add(Signal::SIGCHLD);
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        SignalFd::with_flags(&child, flags)
+            .map(Self)
+            .map_err(SysError::on("receive signals"))
+    }
+
+    /// Makes it unreadable; to be called before the children are looked at.
+    pub fn consume(&self) {
+        // One at most is pending. Nothing was lost when there is none.
+        let _ = self.0.read_signal();
+    }
+}
+
+impl AsFd for ChildSignals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// SIGPIPE ignored, so that a write to a stderr or socket that is gone is an
 /// error and not the end.
 pub fn ignore_pipe() {
@@ -216,7 +256,7 @@ pub fn stop_self(signal: i32) {
 
 /// `SIGTERM` and the like; `SIGRTMIN+3` for real-time ones.
 pub fn name(signal: i32) -> String {
-    if let Ok(known) = nix::sys::signal::Signal::try_from(signal) {
+    if let Ok(known) = Signal::try_from(signal) {
         return known.as_str().to_owned();
     }
     match signal - libc::SIGRTMIN() {
@@ -253,7 +293,7 @@ pub fn by_name(text: &str) -> Option<i32> {
             .then(|| real_time(libc::SIGRTMAX(), offset, -1))?;
     }
     format!("SIG{bare}")
-        .parse::<nix::sys::signal::Signal>()
+        .parse::<Signal>()
         .ok()
         .map(|signal| signal as i32)
 }
