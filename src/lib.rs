@@ -10,9 +10,29 @@
 //! | 2, loops | [`guard`], [`keeper`] | the synchronous guard, the tokio keeper |
 //! | 3, edges | [`cli`] | command line, what people see |
 
+
+use std::ffi::OsString;
+
+use sys::role::Role;
+
+/// The program, after the C `main` has recorded what it was given; returns
+/// the exit code.
+pub fn main(args: Vec<OsString>) -> i32 {
+    match sys::role::of_this_process(&args) {
+        Role::Guard(start) => guard::run(start),
+        Role::Releaser(task) => {
+            task.see_to_keeper();
+            0
+        }
+        Role::Leasewrap | Role::Broken => i32::from(exit::USAGE),
+    }
+}
+
 pub mod cli;
 pub mod exit;
+pub mod guard;
 pub mod lease;
 pub mod store;
+pub mod sys;
 pub mod telemetry;
 pub mod wire;
