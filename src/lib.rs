@@ -35,12 +35,3 @@ pub fn main(args: Vec<OsString>) -> i32 {
     };
     code.into()
 }
-
-pub mod cli;
-pub mod exit;
-pub mod guard;
-pub mod lease;
-pub mod store;
-pub mod sys;
-pub mod telemetry;
-pub mod wire;

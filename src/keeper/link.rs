@@ -98,11 +98,6 @@ impl Link {
         self.guard.pid()
     }
 
-    /// Whether a signal can still be passed to a worker.
-    pub fn is_alive(&self) -> bool {
-        matches!(self.state, State::Alive)
-    }
-
     /// Sends a frame, now or as soon as the guard reads again.
     pub fn send(&mut self, frame: &ToGuard) {
         match self.state {
@@ -144,11 +139,6 @@ impl Link {
         if matches!(self.state, State::Alive | State::Empty { .. }) {
             self.state = State::Dismissed;
         }
-    }
-
-    /// Whether nothing of it is left.
-    pub fn has_ended(&self) -> bool {
-        matches!(self.state, State::Gone)
     }
 
     /// When [`Self::wake`] is due.

@@ -82,7 +82,7 @@ pub trait Audience {
 /// # Errors
 /// When there can be none.
 pub fn start_guard(setup: &Setup, claims: &ClaimFile) -> Result<GuardProcess> {
-    guard_process::spawn(inherited::get(), setup, claims.file())
+    guard_process::spawn(guard_process::THIS_PROGRAM, inherited::get(), setup, claims.file())
 }
 
 /// Runs until nothing remains to be done.
