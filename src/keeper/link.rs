@@ -16,7 +16,7 @@ use crate::sys::socket::{Buffer, Channel, Received, Sent};
 use crate::sys::process::{self, Change, Waited};
 use crate::sys::tree::{Round, Sweep};
 use crate::sys::{Result, clock, readiness};
-use crate::wire::{FromGuard, Hello, MAX_FRAME, Malformed, ToGuard, VERSION};
+use crate::wire::{FromGuard, Hello, MAX_FRAME, ToGuard, VERSION};
 
 /// How often a keeper whose tree is empty tells the guard that it lives
 /// (half of what the guard allows, [`FromGuard::Empty`]).
@@ -47,6 +47,9 @@ pub struct Link {
     /// Readable when the guard's process has ended.
     handle: AsyncFd<OwnedFd>,
     guard: GuardProcess,
+    /// There is no other end: the channel is not looked at any more, since
+    /// tokio reports an end of file for ever.
+    closed: bool,
     outbox: VecDeque<Vec<u8>>,
     pulse: Pulse,
     state: State,
@@ -81,6 +84,7 @@ impl Link {
             channel: readiness::watch(guard.channel().as_fd(), both)?,
             handle: readiness::watch(guard.handle(), Interest::READABLE)?,
             guard,
+            closed: false,
             outbox: VecDeque::new(),
             pulse: Pulse::default(),
             state: State::Alive,
@@ -204,40 +208,46 @@ impl Link {
         } else {
             Interest::READABLE | Interest::WRITABLE
         };
-        let frame = tokio::select! {
+        let heard = tokio::select! {
             biased;
-            ready = self.channel.ready(interest) => {
+            ready = self.channel.ready(interest), if !self.closed => {
                 // The reactor is gone only together with this loop.
                 let Ok(mut ready) = ready else { return News::Nothing };
                 if ready.ready().is_writable() {
                     ready.clear_ready_matching(Ready::WRITABLE);
                 }
-                let frame = receive(self.guard.channel(), &mut self.buffer);
-                if frame.is_none() {
-                    ready.clear_ready_matching(Ready::READABLE | Ready::READ_CLOSED);
+                let heard = receive(self.guard.channel(), &mut self.buffer);
+                if let Heard::Nothing = heard {
+                    ready.clear_ready_matching(Ready::READABLE);
                 }
                 drop(ready);
                 self.flush();
-                frame
+                heard
             }
             // What it said last may have come together with its end.
             _ = self.handle.readable() => match receive(self.guard.channel(), &mut self.buffer) {
-                None => return self.ended(clock::now()),
-                frame => frame,
+                Heard::Nothing | Heard::Closed => return self.ended(clock::now()),
+                heard @ (Heard::Frame(_) | Heard::Malformed) => heard,
             },
         };
-        frame.map_or(News::Nothing, |frame| self.hear(frame))
+        match heard {
+            Heard::Frame(frame) if !matches!(self.state, State::Dismissed) => self.hear(frame),
+            // A guard that cannot be understood cannot be relied on.
+            Heard::Malformed => {
+                self.remedy(Remedy::Kill);
+                News::Nothing
+            }
+            // A guard that turns itself into the releaser closes its end, and
+            // is seen to end a little later.
+            Heard::Closed => {
+                self.closed = true;
+                News::Nothing
+            }
+            Heard::Frame(_) | Heard::Nothing => News::Nothing,
+        }
     }
 
-    fn hear(&mut self, frame: std::result::Result<FromGuard, Malformed>) -> News {
-        if matches!(self.state, State::Dismissed) {
-            return News::Nothing;
-        }
-        let Ok(frame) = frame else {
-            // A guard that cannot be understood cannot be relied on.
-            self.remedy(Remedy::Kill);
-            return News::Nothing;
-        };
+    fn hear(&mut self, frame: FromGuard) -> News {
         News::Event(match frame {
             FromGuard::Hello(hello) if hello.version == VERSION => GuardEvent::Ready,
             FromGuard::Hello(_) => {
@@ -367,13 +377,19 @@ impl Link {
     }
 }
 
-fn receive(
-    channel: &Channel,
-    buffer: &mut Buffer,
-) -> Option<std::result::Result<FromGuard, Malformed>> {
+/// What the channel gave.
+enum Heard {
+    Frame(FromGuard),
+    Malformed,
+    Nothing,
+    Closed,
+}
+
+fn receive(channel: &Channel, buffer: &mut Buffer) -> Heard {
     match channel.receive(buffer) {
-        Received::Frame(bytes) => Some(FromGuard::decode(bytes)),
-        Received::TooLong => Some(Err(Malformed)),
-        Received::Nothing | Received::Closed => None,
+        Received::Frame(bytes) => FromGuard::decode(bytes).map_or(Heard::Malformed, Heard::Frame),
+        Received::TooLong => Heard::Malformed,
+        Received::Nothing => Heard::Nothing,
+        Received::Closed => Heard::Closed,
     }
 }
