@@ -12,6 +12,8 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::lease::timing::Rounded;
+
 /// Formats events as text.
 #[derive(Debug, Clone, Copy)]
 pub struct Text {
@@ -130,13 +132,7 @@ pub fn one_line(text: &str) -> String {
 /// A duration for people: to the millisecond below ten seconds, then to the
 /// second.
 pub fn span(duration: Duration) -> String {
-    let millis = duration.as_millis();
-    let rounded = if millis < 10_000 {
-        Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
-    } else {
-        Duration::from_secs(duration.as_secs())
-    };
-    humantime::format_duration(rounded).to_string()
+    Rounded(duration).to_string()
 }
 
 /// A duration for machines: whole milliseconds.
