@@ -8,8 +8,16 @@
 //! | 0, pure | [`lease`], [`wire`], [`exit`] | the rules: no clock, no I/O, no randomness, no async |
 //! | 1, adapters | [`sys`], [`store`] | the kernel (all `unsafe`, fork and exec) and the databases |
 //! | 2, loops | [`guard`], [`keeper`] | the synchronous guard, the tokio keeper |
-//! | 3, edges | [`cli`] | command line, what people see |
+//! | 3, edges | [`cli`], [`telemetry`] | command line, log: what people see |
 
+pub mod cli;
+pub mod exit;
+pub mod guard;
+pub mod lease;
+pub mod store;
+pub mod sys;
+pub mod telemetry;
+pub mod wire;
 
 use std::ffi::OsString;
 
@@ -27,12 +35,3 @@ pub fn main(args: Vec<OsString>) -> i32 {
         Role::Leasewrap | Role::Broken => i32::from(exit::USAGE),
     }
 }
-
-pub mod cli;
-pub mod exit;
-pub mod guard;
-pub mod lease;
-pub mod store;
-pub mod sys;
-pub mod telemetry;
-pub mod wire;

@@ -3,10 +3,24 @@
 
 use std::io::{self, Write as _};
 
+pub mod admin;
 pub mod args;
+pub mod break_;
 pub mod commands;
 pub mod completions;
+pub mod history;
+pub mod init;
 pub mod man;
+pub mod named;
+pub mod output;
+pub mod pause;
+pub mod protect;
+pub mod resume;
+pub mod status;
+pub mod step_down;
+pub mod store;
+pub mod terms;
+pub mod timeline;
 
 /// One line on stderr from a command that has no log (yet). That nobody
 /// reads it (closed, broken) is no failure.
