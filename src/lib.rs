@@ -14,6 +14,7 @@ pub mod cli;
 pub mod exit;
 pub mod guard;
 pub mod http;
+pub mod keeper;
 pub mod lease;
 pub mod store;
 pub mod sys;
@@ -22,17 +23,16 @@ pub mod wire;
 
 use std::ffi::OsString;
 
-use sys::role::Role;
+use sys::role::{self, Role};
 
-/// The program, after the C `main` has recorded what it was given; returns
-/// the exit code.
+/// The program, after what was inherited has been recorded; `args` begin with
+/// its name. The result is the exit code.
 pub fn main(args: Vec<OsString>) -> i32 {
-    match sys::role::of_this_process(&args) {
-        Role::Guard(start) => guard::run(start),
-        Role::Releaser(task) => {
-            task.see_to_keeper();
-            0
-        }
-        Role::Leasewrap | Role::Broken => i32::from(exit::USAGE),
-    }
+    let code = match role::of_this_process(&args) {
+        Role::Leasewrap => cli::main(&args),
+        Role::Guard(start) => return guard::run(start),
+        Role::Releaser(task) => keeper::releaser::run(&task),
+        Role::Broken => exit::FAILED,
+    };
+    code.into()
 }

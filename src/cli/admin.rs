@@ -8,7 +8,7 @@ use clap::Args;
 use super::args::db::{DbArgs, DbOptions};
 use super::args::values;
 use super::named::NameArgs;
-use super::{say, store};
+use super::{database, say};
 use crate::exit;
 use crate::lease::ids::LeaseName;
 use crate::lease::record::Unknown;
@@ -48,6 +48,12 @@ pub struct Failed {
 }
 
 impl Failed {
+    /// Says it and returns the exit code.
+    pub fn tell(&self) -> u8 {
+        say(&format!("leasewrap: {}", self.message));
+        self.code
+    }
+
     /// A usage error.
     pub fn usage(message: impl Into<String>) -> Self {
         Self {
@@ -62,11 +68,6 @@ impl Failed {
             message: format!("cannot {what}: {}", unknown.message),
             code: exit::DATABASE,
         }
-    }
-
-    fn tell(&self) -> u8 {
-        say(&format!("leasewrap: {}", self.message));
-        self.code
     }
 
     /// It answered, and what was asked for is not so.
@@ -116,8 +117,7 @@ impl AdminArgs {
             .db
             .check()
             .map_err(|error| Failed::usage(error.to_string()))?;
-        let settings =
-            store::settings(&options).map_err(|error| Failed::usage(error.to_string()))?;
+        let settings = database::settings(&options).map_err(|refused| refused.failed())?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
