@@ -1,5 +1,6 @@
 //! From `--db`, `--db-file` and `--schema` to a store.
 
+use super::admin::Failed;
 use super::args::db::{DbOptions, DbSource};
 use crate::exit;
 use crate::store::StoreSettings;
@@ -12,12 +13,20 @@ impl Refused {
     /// Says it and returns the exit code: what is wrong on the command line
     /// is a usage error, a file that cannot be read is not.
     pub fn tell(&self) -> u8 {
-        super::say(&format!("leasewrap: {}", self.0));
-        match self.0 {
+        self.failed().tell()
+    }
+
+    /// The same, for a command that tells it itself.
+    pub fn failed(&self) -> Failed {
+        let code = match self.0 {
             SettingsError::File { .. } => exit::DATABASE,
             SettingsError::Nothing | SettingsError::Url { .. } | SettingsError::Schema { .. } => {
                 exit::USAGE
             }
+        };
+        Failed {
+            message: self.0.to_string(),
+            code,
         }
     }
 }

@@ -54,10 +54,7 @@ impl Record {
             program: &program,
             exit_code,
             stop: self.stop.as_ref(),
-            waited: self
-                .acquired
-                .unwrap_or(now)
-                .saturating_since(self.began),
+            waited: self.acquired.unwrap_or(now).saturating_since(self.began),
             held: self.acquired.map(|at| now.saturating_since(at)),
             runs_out_in: self.runs_out_in,
             rides_out: self.rides_out,

@@ -7,13 +7,26 @@ use std::io::{self, Write as _};
 use self::args::Parsed;
 use crate::sys::{entry, process};
 
+pub mod admin;
 pub mod args;
+pub mod break_;
 pub mod commands;
 pub mod completions;
 mod database;
 mod ending;
+pub mod history;
+pub mod init;
 pub mod man;
+pub mod named;
+pub mod output;
+pub mod pause;
+pub mod protect;
+pub mod resume;
 mod run;
+pub mod status;
+pub mod step_down;
+pub mod terms;
+pub mod timeline;
 
 /// One line on stderr from a command that has no log (yet). That nobody
 /// reads it (closed, broken) is no failure.

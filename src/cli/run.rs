@@ -139,11 +139,7 @@ impl Prepared {
         }
     }
 
-    fn until_the_end(
-        self,
-        options: &RunOptions,
-        record: &mut Record,
-    ) -> Result<Outcome, SysError> {
+    fn until_the_end(self, options: &RunOptions, record: &mut Record) -> Result<Outcome, SysError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -162,8 +158,7 @@ impl Prepared {
         };
         let name = options.name.clone();
         let store_settings = self.store.clone();
-        let watch =
-            move || AnyStore::new(store_settings.clone(), name.clone(), clock::now).watch();
+        let watch = move || AnyStore::new(store_settings.clone(), name.clone(), clock::now).watch();
         let store = AnyStore::new(self.store, options.name.clone(), clock::now);
         let teller = Teller::new(record);
         let outcome = runtime.block_on(keeper::run(

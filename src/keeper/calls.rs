@@ -133,12 +133,7 @@ impl Calls {
     }
 }
 
-async fn perform<S: Store>(
-    store: &mut S,
-    call: Call,
-    limit: Duration,
-    terms: &Terms,
-) -> Event {
+async fn perform<S: Store>(store: &mut S, call: Call, limit: Duration, terms: &Terms) -> Event {
     match call {
         Call::Observe => Event::Observed(store.observe(limit).await),
         Call::Init => Event::Initialised(store.init(limit).await),

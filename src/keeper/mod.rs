@@ -82,7 +82,12 @@ pub trait Audience {
 /// # Errors
 /// When there can be none.
 pub fn start_guard(setup: &Setup, claims: &ClaimFile) -> Result<GuardProcess> {
-    guard_process::spawn(guard_process::THIS_PROGRAM, inherited::get(), setup, claims.file())
+    guard_process::spawn(
+        guard_process::THIS_PROGRAM,
+        inherited::get(),
+        setup,
+        claims.file(),
+    )
 }
 
 /// Runs until nothing remains to be done.
@@ -210,8 +215,7 @@ where
             self.link.next_wakeup(),
             self.watcher.next_wakeup(),
         ];
-        self.timer
-            .set(wakeups.into_iter().flatten().min())?;
+        self.timer.set(wakeups.into_iter().flatten().min())?;
         let kill_at = match self.keeper.phase() {
             Phase::Stopping if self.killing => Some(clock::now() + KILLING_LIMIT),
             Phase::Starting | Phase::Holding | Phase::Stopping => self
@@ -324,8 +328,7 @@ where
     /// leasewrap follows the worker where a shell takes over, and wakes it
     /// where nobody else would.
     fn worker_stopped(&mut self, signal: i32) {
-        if !matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU)
-            || !self.terminal.shared
+        if !matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) || !self.terminal.shared
         {
             return;
         }

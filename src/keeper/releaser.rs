@@ -55,18 +55,12 @@ fn give_back(release: &Release) -> Result<String, String> {
         .map_err(|error| format!("cannot start a runtime: {error}"))?;
     runtime.block_on(async {
         let begun = clock::now();
-        let mut store = AnyStore::new(
-            release.settings.clone(),
-            release.name.clone(),
-            clock::now,
-        );
+        let mut store = AnyStore::new(release.settings.clone(), release.name.clone(), clock::now);
         store.because("the keeper process was killed or stood still");
         loop {
             let released = match &release.claim {
                 Claim::Nothing => Released::NotOurs,
-                Claim::Attempt(attempt) => {
-                    store.release_attempt(attempt, release.call_limit).await
-                }
+                Claim::Attempt(attempt) => store.release_attempt(attempt, release.call_limit).await,
                 Claim::Term { term, incarnation } => {
                     store.release(term, incarnation, release.call_limit).await
                 }

@@ -132,10 +132,7 @@ mod tests {
 
     #[test]
     fn a_typed_ctrl_c_is_the_workers_while_it_runs() {
-        assert_eq!(
-            typed(SIGINT, Doing::Running, ON_TERMINAL),
-            Meaning::Ignore
-        );
+        assert_eq!(typed(SIGINT, Doing::Running, ON_TERMINAL), Meaning::Ignore);
         assert_eq!(
             sent(SIGINT, Doing::Running, ON_TERMINAL),
             Meaning::Stop(SIGINT)
@@ -156,10 +153,7 @@ mod tests {
             typed(SIGHUP, Doing::Running, LEADER),
             Meaning::PassOn(SIGHUP)
         );
-        assert_eq!(
-            typed(SIGHUP, Doing::Running, ON_TERMINAL),
-            Meaning::Ignore
-        );
+        assert_eq!(typed(SIGHUP, Doing::Running, ON_TERMINAL), Meaning::Ignore);
         assert_eq!(
             sent(SIGHUP, Doing::Running, DETACHED),
             Meaning::PassOn(SIGHUP)
@@ -176,10 +170,7 @@ mod tests {
             typed(SIGTSTP, Doing::StandingBy, ON_TERMINAL),
             Meaning::StopSelf(SIGTSTP)
         );
-        assert_eq!(
-            typed(SIGTSTP, Doing::Running, ON_TERMINAL),
-            Meaning::Ignore
-        );
+        assert_eq!(typed(SIGTSTP, Doing::Running, ON_TERMINAL), Meaning::Ignore);
         assert_eq!(
             sent(SIGTSTP, Doing::Running, ON_TERMINAL),
             Meaning::PassOn(SIGTSTP)
@@ -193,10 +184,7 @@ mod tests {
                 sent(signal, Doing::Running, DETACHED),
                 Meaning::PassOn(signal)
             );
-            assert_eq!(
-                sent(signal, Doing::StandingBy, DETACHED),
-                Meaning::Ignore
-            );
+            assert_eq!(sent(signal, Doing::StandingBy, DETACHED), Meaning::Ignore);
         }
     }
 }

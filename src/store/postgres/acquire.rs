@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::fault::{Failure, LOCK_NOT_AVAILABLE, QUERY_CANCELED, UNIQUE_VIOLATION};
 use super::link::Rows;
 use super::row::{Cells, timeline};
 use super::{PgStore, SeenTime, calls, sql};
 use crate::lease::ids::Slot;
 use crate::lease::record::{Acquire, Acquired, Expected, Refusal};
+use crate::lease::time::BootInstant;
 use crate::store::Timed;
+use crate::store::deadline::Deadline;
 
 /// Whether to wait for whoever locks the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl PgStore {
         request: &Acquire,
         limit: Duration,
     ) -> Timed<Acquired> {
-        let deadline = Instant::now() + limit;
+        let deadline = Deadline::new(self.clock, limit);
         let Timed { mut sent_at, reply } =
             self.try_to_take(request, Locked::Refuse, deadline).await;
         let mut tried = reply;
@@ -69,7 +69,7 @@ impl PgStore {
         &mut self,
         request: &Acquire,
         locked: Locked,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Timed<Tried> {
         let answer = self
             .call_notifying(deadline, |store, left, quiet| {
@@ -101,7 +101,7 @@ impl PgStore {
         request: &Acquire,
         failure: Failure,
         ended: Vec<String>,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Acquired {
         match &failure {
             Failure::Refused(refused)
@@ -118,7 +118,7 @@ impl PgStore {
         &mut self,
         request: &Acquire,
         ended: Vec<String>,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Acquired {
         let mut who = ended;
         if who.is_empty() {
@@ -132,7 +132,7 @@ impl PgStore {
         Acquired::Refused(Refusal::Locked { by })
     }
 
-    async fn lockers(&mut self, slot: Slot, deadline: Instant) -> Vec<String> {
+    async fn lockers(&mut self, slot: Slot, deadline: Deadline) -> Vec<String> {
         let slot = slot.to_string();
         let build = |store: &Self, left| store.message(&[sql::LOCKERS], &[("slot", &slot)], left);
         match self.call(deadline, build).await.reply {
@@ -146,7 +146,7 @@ impl PgStore {
     async fn close_watched(
         &mut self,
         request: &Acquire,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<Option<Vec<String>>, Failure> {
         let Expected::Unchanged {
             token, revision, ..
@@ -279,11 +279,7 @@ fn token_rule(request: &Acquire) -> (String, String) {
 /// it was at the last poll: a statement that was stuck in the network must
 /// not take the lease for somebody who has long gone. A step of that clock
 /// costs one refusal.
-fn not_after(
-    seen: Option<SeenTime>,
-    now: crate::lease::time::BootInstant,
-    left: Duration,
-) -> String {
+fn not_after(seen: Option<SeenTime>, now: BootInstant, left: Duration) -> String {
     let Some(seen) = seen else {
         return "timestamptz 'infinity'".to_owned();
     };

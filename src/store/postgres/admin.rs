@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::fault::Failure;
 use super::link::Rows;
 use super::row::Cells;
@@ -15,6 +13,7 @@ use crate::store::admin::{
     Admin, Closed, DbTime, HistoryEvent, LeaseStatus, PauseStatus, ProtectError, Protection,
     Requested, Seen, SlotStatus, Standby, What,
 };
+use crate::store::deadline::Deadline;
 
 /// Every lease that has a row or is paused, or one. Always at least one row;
 /// without `lease` there is none.
@@ -121,7 +120,7 @@ impl PgStore {
         missing_is_empty: bool,
         build: impl Fn(&Self, Duration, &str) -> String,
     ) -> Result<Option<Rows>, Unknown> {
-        let deadline = Instant::now() + limit;
+        let deadline = Deadline::new(self.clock, limit);
         match self.call_notifying(deadline, build).await.reply {
             Ok(rows) => Ok(Some(rows)),
             Err(Failure::Refused(refused)) if refused.is_missing() => {

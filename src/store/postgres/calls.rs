@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep;
 
 use super::fault::{Failure, READ_ONLY};
 use super::link::Rows;
@@ -13,6 +13,8 @@ use crate::lease::record::{
     Acquire, Fault, Grant, Loss, Observation, Observed, Pause, Released, Renewed, Server, Term,
     Terms, Unknown,
 };
+use crate::lease::time::BootInstant;
+use crate::store::deadline::Deadline;
 use crate::store::{Attempt, Timed};
 
 /// When the releaser looks, in sixteenths of its limit.
@@ -20,7 +22,7 @@ const LOOKS: [u32; 6] = [0, 1, 2, 4, 8, 14];
 
 impl PgStore {
     pub(super) async fn observe_call(&mut self, limit: Duration) -> Observed {
-        let deadline = Instant::now() + limit;
+        let deadline = Deadline::new(self.clock, limit);
         let reused = self.link.is_open();
         let build = |store: &Self, left| store.message(&[sql::OBSERVE], &[], left);
         let mut answer = self.call(deadline, build).await;
@@ -54,7 +56,7 @@ impl PgStore {
     fn observed(
         &mut self,
         rows: &Rows,
-        sent_at: crate::lease::time::BootInstant,
+        sent_at: BootInstant,
     ) -> Result<Option<Observation>, Failure> {
         let cells: Vec<Cells<'_>> = rows.iter().flatten().map(Cells).collect();
         let Some(first) = cells.first() else {
@@ -113,7 +115,7 @@ impl PgStore {
     }
 
     /// Keeps the record of incarnations; where that fails the next poll tries again.
-    async fn note_incarnation(&mut self, deadline: Instant) {
+    async fn note_incarnation(&mut self, deadline: Deadline) {
         let build = |store: &Self, left| {
             let values = [("quiet", "'on'")];
             store.message(&[sql::LIMITS, sql::NOTE_INCARNATION], &values, left)
@@ -127,7 +129,7 @@ impl PgStore {
         terms: &Terms,
         limit: Duration,
     ) -> Timed<Renewed> {
-        let deadline = Instant::now() + limit;
+        let deadline = Deadline::new(self.clock, limit);
         let answer = self
             .call(deadline, |store, left| {
                 // A session of our own keeps a limit for every statement.
@@ -184,7 +186,7 @@ impl PgStore {
         request: &Acquire,
         limit: Duration,
     ) -> Timed<Renewed> {
-        let deadline = Instant::now() + limit;
+        let deadline = Deadline::new(self.clock, limit);
         let mut term = Term {
             slot: request.slot,
             holder: request.holder,
@@ -208,7 +210,7 @@ impl PgStore {
             // it can be given back here.
             Ok(Settled::Closed(token)) => {
                 term.token = token;
-                let left = deadline.saturating_duration_since(Instant::now());
+                let left = deadline.left();
                 match self
                     .release_call(&term, &request.server_incarnation, left)
                     .await
@@ -224,10 +226,11 @@ impl PgStore {
     }
 
     pub(super) async fn check_call(&mut self, term: &Term, limit: Duration) -> Renewed {
-        self.check_until(term, Instant::now() + limit).await
+        self.check_until(term, Deadline::new(self.clock, limit))
+            .await
     }
 
-    async fn check_until(&mut self, term: &Term, deadline: Instant) -> Renewed {
+    async fn check_until(&mut self, term: &Term, deadline: Deadline) -> Renewed {
         let slot = term.slot.to_string();
         let build = |store: &Self, left| store.message(&[sql::CHECK], &[("slot", &slot)], left);
         let reused = self.link.is_open();
@@ -283,8 +286,7 @@ impl PgStore {
         attempt: &Attempt,
         limit: Duration,
     ) -> Released {
-        let start = Instant::now();
-        let end = start + limit;
+        let deadline = Deadline::new(self.clock, limit);
         let term = Term {
             slot: attempt.slot,
             holder: attempt.holder,
@@ -293,8 +295,13 @@ impl PgStore {
         let parts = [sql::LIMITS, sql::ONE_AT_A_TIME, sql::RELEASE];
         let mut last = Released::NotOurs;
         for sixteenths in LOOKS {
-            sleep_until(start + limit * sixteenths / 16).await;
-            let left = end.saturating_duration_since(Instant::now());
+            sleep(
+                deadline
+                    .left()
+                    .saturating_sub(limit * (16 - sixteenths) / 16),
+            )
+            .await;
+            let left = deadline.left();
             last = self
                 .give_back(
                     &parts,
@@ -319,7 +326,7 @@ impl PgStore {
         incarnation: &Incarnation,
         limit: Duration,
     ) -> Released {
-        let deadline = Instant::now() + limit;
+        let deadline = Deadline::new(self.clock, limit);
         let (slot, holder) = (term.slot.to_string(), sql::text(&term.holder.to_string()));
         let incarnation = sql::text(&incarnation.0);
         let answer = self

@@ -8,13 +8,14 @@ use futures_util::StreamExt;
 use futures_util::TryStreamExt;
 use futures_util::stream::FuturesUnordered;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
-use sqlx::{AssertSqlSafe, ConnectOptions, Either};
-use tokio::time::{Instant, sleep, timeout_at};
+use sqlx::{AssertSqlSafe, ConnectOptions, Either, Executor, Postgres};
+use tokio::time::{sleep, timeout};
 
 use super::fault::{Failure, INVALID_AUTHORIZATION, PROTOCOL_VIOLATION};
 use super::settings::PgSettings;
 use super::target::{Attributes, Target};
 use crate::lease::record::{Fault, Unknown};
+use crate::store::deadline::Deadline;
 
 /// How long the next host waits for the one before it: as long as a browser
 /// waits for the other kind of address (RFC 8305).
@@ -104,7 +105,7 @@ impl Link {
     }
 
     /// Connects, unless there is a connection.
-    pub(super) async fn connect(&mut self, deadline: Instant) -> Result<(), Unknown> {
+    pub(super) async fn connect(&mut self, deadline: Deadline) -> Result<(), Unknown> {
         if self.open.is_some() {
             return Ok(());
         }
@@ -119,14 +120,14 @@ impl Link {
 
     /// Sends one message and collects the rows of each statement. The
     /// connection stays only where the answer was complete.
-    pub(super) async fn send(&mut self, sql: String, deadline: Instant) -> Result<Rows, Failure> {
+    pub(super) async fn send(&mut self, sql: String, deadline: Deadline) -> Result<Rows, Failure> {
         let Some(open) = &mut self.open else {
             return Err(Failure::Unanswered(Unknown {
                 fault: Fault::Transient,
                 message: "there is no connection".to_owned(),
             }));
         };
-        let answer = timeout_at(deadline, collect(&mut open.connection, sql)).await;
+        let answer = timeout(deadline.left(), collect(&mut open.connection, sql)).await;
         match answer {
             Ok(Ok(rows)) => Ok(rows),
             Ok(Err(error)) => {
@@ -182,7 +183,7 @@ async fn race(
     targets: Vec<Target>,
     several: bool,
     plan: &Plan,
-    deadline: Instant,
+    deadline: Deadline,
 ) -> Result<Open, Unknown> {
     let mut waiting = targets.into_iter();
     let mut running = FuturesUnordered::new();
@@ -232,11 +233,12 @@ async fn attempt(
     target: Target,
     several: bool,
     plan: &Plan,
-    deadline: Instant,
+    deadline: Deadline,
 ) -> Result<Open, Unknown> {
-    let own = target.connect_timeout.map(|limit| Instant::now() + limit);
-    let deadline = own.map_or(deadline, |own| own.min(deadline));
-    match timeout_at(deadline, open(&target, several, plan)).await {
+    let deadline = target
+        .connect_timeout
+        .map_or(deadline, |limit| deadline.at_most(limit));
+    match timeout(deadline.left(), open(&target, several, plan)).await {
         Ok(Ok(open)) => Ok(open),
         Ok(Err(failure)) => Err(failure.unknown()),
         Err(_elapsed) => Err(Unknown {
@@ -369,8 +371,8 @@ async fn must_be_writable(open: &mut Open) -> Result<(), Failure> {
 }
 
 /// Sends one message; the rows of each of its statements.
-pub(super) async fn collect(
-    connection: &mut PgConnection,
+pub(super) async fn collect<'c>(
+    connection: impl Executor<'c, Database = Postgres>,
     sql: String,
 ) -> Result<Rows, sqlx::Error> {
     let (mut rows, mut current) = (Vec::new(), Vec::new());

@@ -7,9 +7,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Either, Row};
+use sqlx::{ConnectOptions, Row};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -228,7 +227,8 @@ impl Ears {
             "select pg_is_in_recovery() as in_recovery, {channel} as channel, pg_backend_pid() \
              as pid, coalesce(current_setting('leasewrap.session', true), '') as session"
         );
-        let seen = Look::of(&ask(&mut listener, &look).await.map_err(failed)?).map_err(failed)?;
+        let seen =
+            Look::of(&link::collect(&mut listener, look).await.map_err(failed)?).map_err(failed)?;
         if seen.in_recovery {
             return Err(Failure::Unanswered(lost(&format!(
                 "{}: a standby",
@@ -254,11 +254,14 @@ impl Ears {
                 Ok(Ok(Some(_notification))) => self.mailbox.put(Notice::Changed),
                 Ok(Ok(None)) => break "the connection was closed".to_owned(),
                 Ok(Err(error)) => break Failure::of(&error, target).unknown().message,
-                Err(_idle) => match timeout(LIMIT, ask(&mut listener, "select 1")).await {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) => break Failure::of(&error, target).unknown().message,
-                    Err(_elapsed) => break format!("{}: no answer in time", target.shown),
-                },
+                Err(_idle) => {
+                    match timeout(LIMIT, link::collect(&mut listener, "select 1".to_owned())).await
+                    {
+                        Ok(Ok(_)) => {}
+                        Ok(Err(error)) => break Failure::of(&error, target).unknown().message,
+                        Err(_elapsed) => break format!("{}: no answer in time", target.shown),
+                    }
+                }
             }
         };
         Ended::Lost {
@@ -307,7 +310,7 @@ async fn hears_through_pooler(
     rows?;
     let rows = link::collect(&mut other, pid.to_owned()).await?;
     let others = first_pid(&rows)?;
-    let ours = match timeout(ARRIVAL, ask(listener, pid)).await {
+    let ours = match timeout(ARRIVAL, link::collect(&mut *listener, pid.to_owned())).await {
         Ok(rows) => first_pid(&rows?)?,
         // No session is left for us: it is certainly not kept for us.
         Err(_elapsed) => return Ok(false),
@@ -356,18 +359,6 @@ async fn connect(options: &PgConnectOptions) -> Result<PgListener, sqlx::Error> 
     listener.ignore_pool_close_event(true);
     listener.eager_reconnect(false);
     Ok(listener)
-}
-
-async fn ask(listener: &mut PgListener, sql: &str) -> Result<Rows, sqlx::Error> {
-    let (mut rows, mut current) = (Vec::new(), Vec::new());
-    let mut answers = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(listener);
-    while let Some(answer) = answers.try_next().await? {
-        match answer {
-            Either::Left(_statement_done) => rows.push(std::mem::take(&mut current)),
-            Either::Right(row) => current.push(row),
-        }
-    }
-    Ok(rows)
 }
 
 fn lost(message: &str) -> Unknown {

@@ -27,12 +27,11 @@ pub mod url;
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use self::fault::{Failure, PROGRAM_LIMIT_EXCEEDED};
 use self::link::{Link, Rows};
 pub use self::listener::PgWatch;
 pub use self::settings::{PgSettings, PgSource};
+use super::deadline::Deadline;
 use super::{Attempt, Clock, Store, Timed};
 use crate::lease::ids::{Incarnation, LeaseName};
 use crate::lease::record::{Acquire, Acquired, Observed, Released, Renewed, Term, Terms, Unknown};
@@ -109,7 +108,7 @@ impl PgStore {
     /// `build` makes the message for the time that is left then.
     async fn call(
         &mut self,
-        deadline: Instant,
+        deadline: Deadline,
         build: impl Fn(&Self, Duration) -> String,
     ) -> Timed<Result<Rows, Failure>> {
         if let Err(unknown) = self.link.connect(deadline).await {
@@ -119,7 +118,7 @@ impl PgStore {
                 reply,
             };
         }
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.left();
         let message = build(self, left);
         let sent_at = (self.clock)();
         let reply = self.link.send(message, deadline).await;
@@ -130,7 +129,7 @@ impl PgStore {
     /// notifications is full, it is sent again without one.
     async fn call_notifying(
         &mut self,
-        deadline: Instant,
+        deadline: Deadline,
         build: impl Fn(&Self, Duration, &str) -> String,
     ) -> Timed<Result<Rows, Failure>> {
         let answer = self

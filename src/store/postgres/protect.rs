@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::fault::Failure;
 use super::row::Cells;
 use super::{PgStore, schema, sql};
 use crate::store::admin::{ProtectError, Protection};
+use crate::store::deadline::Deadline;
 
 /// The trigger's name.
 const TRIGGER: &str = "leasewrap_fence";
@@ -42,7 +43,7 @@ impl PgStore {
         protection: &Protection,
         limit: Duration,
     ) -> Result<Vec<String>, ProtectError> {
-        let deadline = Instant::now() + limit;
+        let deadline = Deadline::new(self.clock, limit);
         for role in &protection.allow_roles {
             let rows = self
                 .look(ROLE, &[("role", &sql::text(role))], deadline)
@@ -74,7 +75,7 @@ impl PgStore {
         tables: &[String],
         limit: Duration,
     ) -> Result<Vec<String>, ProtectError> {
-        let deadline = Instant::now() + limit;
+        let deadline = Deadline::new(self.clock, limit);
         let function = sql::text(&format!("{}.fence_table", self.schema()));
         let protected = self
             .look(PROTECTED, &[("function_text", &function)], deadline)
@@ -95,7 +96,7 @@ impl PgStore {
     async fn families(
         &mut self,
         tables: &[String],
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<Vec<String>, ProtectError> {
         let mut all = Vec::new();
         for table in tables {
@@ -126,7 +127,7 @@ impl PgStore {
         &mut self,
         question: &str,
         values: &sql::Values<'_>,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<Vec<(String, String)>, ProtectError> {
         let build = |store: &Self, left| store.message(&[question], values, left);
         let rows = match self.call(deadline, build).await.reply {
@@ -154,7 +155,7 @@ impl PgStore {
     async fn change(
         &mut self,
         statements: Vec<String>,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<(), ProtectError> {
         if statements.is_empty() {
             return Ok(());
@@ -168,7 +169,7 @@ impl PgStore {
                 Err(failure) => failure,
             };
             let pause = schema::pause();
-            if !schema::can_be_repeated(&failure) || Instant::now() + pause >= deadline {
+            if !schema::can_be_repeated(&failure) || pause >= deadline.left() {
                 return Err(self.given_up(failure).into());
             }
             sleep(pause).await;

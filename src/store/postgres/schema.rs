@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::fault::{Failure, Refused};
 use super::row::Cells;
 use super::{PgStore, sql};
 use crate::lease::record::{Fault, Unknown};
+use crate::store::deadline::Deadline;
 
 /// The version that this leasewrap makes and needs.
 pub(super) const VERSION: i32 = 1;
@@ -124,21 +125,21 @@ enum There {
 
 impl PgStore {
     pub(super) async fn init_call(&mut self, limit: Duration) -> Result<(), Unknown> {
-        let deadline = Instant::now() + limit;
+        let deadline = Deadline::new(self.clock, limit);
         loop {
             let failure = match self.init_once(deadline).await {
                 Ok(()) => return Ok(()),
                 Err(failure) => failure,
             };
             let pause = pause();
-            if !can_be_repeated(&failure) || Instant::now() + pause >= deadline {
+            if !can_be_repeated(&failure) || pause >= deadline.left() {
                 return Err(self.not_set_up(failure));
             }
             sleep(pause).await;
         }
     }
 
-    async fn init_once(&mut self, deadline: Instant) -> Result<(), Failure> {
+    async fn init_once(&mut self, deadline: Deadline) -> Result<(), Failure> {
         match self.there(deadline).await? {
             There::Foreign => return Err(Failure::Unanswered(self.foreign())),
             There::Ours => {
@@ -165,8 +166,8 @@ impl PgStore {
     }
 
     /// A message of the set-up.
-    pub(super) fn ddl(&self, parts: &[&str], deadline: Instant) -> String {
-        let left = deadline.saturating_duration_since(Instant::now());
+    pub(super) fn ddl(&self, parts: &[&str], deadline: Deadline) -> String {
+        let left = deadline.left();
         let names = names(self.link.settings().schema());
         let lock_limit = sql::timeout(LOCK_LIMIT);
         let mut values = vec![("ddl_lock_timeout", lock_limit.as_str())];
@@ -174,7 +175,7 @@ impl PgStore {
         self.message(parts, &values, left)
     }
 
-    async fn there(&mut self, deadline: Instant) -> Result<There, Failure> {
+    async fn there(&mut self, deadline: Deadline) -> Result<There, Failure> {
         let build = |store: &Self, _| store.ddl(&[LOOK], deadline);
         let rows = self.call(deadline, build).await.reply?;
         let Some(cells) = rows.iter().flatten().next().map(Cells) else {
@@ -200,7 +201,11 @@ impl PgStore {
 
     /// A call found something missing: `None` where that is the schema as a
     /// whole, which `init` can make.
-    pub(super) async fn why_missing(&mut self, said: String, deadline: Instant) -> Option<Unknown> {
+    pub(super) async fn why_missing(
+        &mut self,
+        said: String,
+        deadline: Deadline,
+    ) -> Option<Unknown> {
         match self.there(deadline).await {
             Ok(There::Nothing) => None,
             Ok(There::Foreign) => Some(self.foreign()),
@@ -232,21 +237,21 @@ impl PgStore {
     }
 
     pub(super) async fn drop_call(&mut self, limit: Duration) -> Result<bool, Unknown> {
-        let deadline = Instant::now() + limit;
+        let deadline = Deadline::new(self.clock, limit);
         loop {
             let failure = match self.drop_once(deadline).await {
                 Ok(dropped) => return Ok(dropped),
                 Err(failure) => failure,
             };
             let pause = pause();
-            if !can_be_repeated(&failure) || Instant::now() + pause >= deadline {
+            if !can_be_repeated(&failure) || pause >= deadline.left() {
                 return Err(self.given_up(failure));
             }
             sleep(pause).await;
         }
     }
 
-    async fn drop_once(&mut self, deadline: Instant) -> Result<bool, Failure> {
+    async fn drop_once(&mut self, deadline: Deadline) -> Result<bool, Failure> {
         match self.there(deadline).await? {
             There::Nothing => return Ok(false),
             There::Foreign => return Err(Failure::Unanswered(self.foreign())),
