@@ -22,7 +22,7 @@ pub const VERSION: u16 = 1;
 pub struct Malformed;
 
 /// The first frame in both directions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Hello {
     /// [`VERSION`] of the sender.
     pub version: u16,
@@ -32,7 +32,7 @@ pub struct Hello {
 }
 
 /// From the keeper to the guard.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ToGuard {
     /// First frame.
     Hello(Hello),
@@ -62,7 +62,8 @@ pub enum ToGuard {
         /// Comes back in the acknowledgement.
         seq: u32,
     },
-    /// Nothing runs, or the tree is empty: end, without a release.
+    /// Nothing runs, or the tree is empty: end, without a release. While
+    /// something runs it is a contradiction, and the guard kills and releases.
     Dismiss,
 }
 
@@ -76,7 +77,7 @@ pub enum StopTo {
 }
 
 /// Everything that a guard must know of a term.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Start {
     /// `LEASEWRAP_LEASE`.
     pub name: LeaseName,
@@ -105,7 +106,7 @@ pub struct Start {
 }
 
 /// From the guard to the keeper.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FromGuard {
     /// First frame: the guard is ready.
     Hello(Hello),
@@ -119,7 +120,8 @@ pub enum FromGuard {
         /// Its process id, as the guard sees it.
         pid: i32,
     },
-    /// The worker does not run, and nothing is left of it.
+    /// The worker does not run, and nothing is left of it. The keeper answers
+    /// as to [`FromGuard::Empty`].
     NotStarted(NotStarted),
     /// A stop signal (TSTP, TTIN, TTOU, STOP) has stopped the worker.
     WorkerStopped {
@@ -142,7 +144,10 @@ pub enum FromGuard {
         /// `pid comm (why)` for the log.
         process: String,
     },
-    /// `wait` says ECHILD: nothing of the tree is left.
+    /// `wait` says ECHILD: nothing of the tree is left. The keeper answers at
+    /// once with any frame ([`ToGuard::Ping`], say), and with another at least
+    /// every half second until it says [`ToGuard::Dismiss`]: a keeper that
+    /// says nothing stands still, and the guard releases in its place.
     Empty {
         /// How many processes got SIGKILL.
         killed: u32,
@@ -170,7 +175,8 @@ pub enum WorkerEnd {
 /// Why the worker was not started.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum NotStarted {
-    /// The deadline had passed when the go arrived, or by the time of the fork.
+    /// The deadline had passed when the go arrived (or was so near that the
+    /// worker would have been told to stop at once), or by the time of the fork.
     Late,
     /// `execve(2)` failed with this errno.
     Exec {
