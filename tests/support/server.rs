@@ -531,7 +531,8 @@ pub fn tool(name: &str) -> PathBuf {
     bin.join(name)
 }
 
-fn faketime() -> PathBuf {
+/// The library that fakes the wall clock.
+pub fn faketime() -> PathBuf {
     let places = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
     let mut places = places.map(|dir| dir.path().join("faketime/libfaketime.so.1"));
     places
