@@ -398,7 +398,9 @@ fn a_file_that_is_missing_or_empty() {
 
 #[test]
 fn pgoptions_reach_a_libpq_worker() {
-    let psql = crate::support::server::tool("psql").display().to_string();
+    let psql = crate::support::installation::tool("psql")
+        .display()
+        .to_string();
     let name = lease_name("pg'opt ions\\");
     let ask = "select current_setting('leasewrap.name'), current_setting('leasewrap.slot'), \
                current_setting('leasewrap.token'), current_setting('work_mem')";

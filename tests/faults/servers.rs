@@ -126,7 +126,9 @@ fn wall_clock_of_the_host_steps() {
         .leasewrap(&server.url(), &[])
         .env(
             "LD_PRELOAD",
-            &crate::support::server::faketime().display().to_string(),
+            &crate::support::installation::faketime()
+                .display()
+                .to_string(),
         )
         .env("FAKETIME_TIMESTAMP_FILE", &clock.display().to_string())
         .env("FAKETIME_NO_CACHE", "1")

@@ -1,8 +1,9 @@
 //! Programs that people run on a terminal: a pager, psql, a shell in a shell.
 
 use crate::leasewrap;
+use crate::support::installation::tool;
 use crate::support::pty::Terminal;
-use crate::support::server::{shared, tool};
+use crate::support::server::shared;
 use crate::support::wait::{SOON, until_true};
 use crate::terminal::line;
 
