@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The longest file, without a test module at its end, in lines.
-const LONGEST: usize = 450;
+const LONGEST: usize = 500;
 
 /// What may lie at the top.
 const TOP: [&str; 22] = [

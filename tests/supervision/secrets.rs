@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::support::leasewrap::{BINARY, Leasewrap, holder, lease_name, leasewrap};
+use crate::support::leasewrap::{Leasewrap, binary, holder, lease_name, leasewrap};
 use crate::support::proc;
 use crate::support::run::run;
 use crate::support::server::{Options, Server};
@@ -204,7 +204,7 @@ fn keeper_and_guard_cannot_be_looked_into() {
         &["env"]
     };
     let copy = run().file("leasewrap");
-    fs::copy(BINARY, &copy).unwrap();
+    fs::copy(binary(), &copy).unwrap();
     let builder = holder(&url, &lease_name("secret"))
         .program(&copy)
         .below(user);

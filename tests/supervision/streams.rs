@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::leasewrap;
 use crate::support::run::run;
+use crate::support::sys::Start;
 use crate::support::wait::{SOON, maybe, until_true};
 
 fn pipe() -> (std::fs::File, OwnedFd) {
@@ -145,7 +146,7 @@ fn socket_activation() {
         "-c",
         &format!("export LISTEN_PID=$$ LISTEN_FDS=1; exec {line}"),
     ]);
-    let start = crate::support::sys::Start {
+    let start = Start {
         descriptors: vec![(write.as_raw_fd(), 3)],
         ..Default::default()
     };
@@ -162,14 +163,22 @@ fn closed_standard_streams_stay_closed() {
     for closed in [vec![0], vec![2], vec![0, 2], vec![0, 1, 2]] {
         let out = run().file("out");
         let script = format!("ls /proc/$$/fd > {}; exit 5", out.display());
-        let builder = leasewrap().start(|start| start.closed = closed.clone());
+        let start = Start {
+            closed: closed.clone(),
+            ..Start::default()
+        };
+        let mut bare = std::process::Command::new("sh");
+        bare.args(["-c", &script]);
+        crate::support::sys::prepare(&mut bare, start.clone());
+        assert_eq!(bare.status().unwrap().code(), Some(5));
+        let expected = std::fs::read_to_string(&out).unwrap();
+        let builder = leasewrap().start(|of_leasewrap| *of_leasewrap = start);
         builder.sh(&script).run().code(5);
-        let seen = std::fs::read_to_string(&out).unwrap();
-        let expected: String = (0..=2)
-            .filter(|number| !closed.contains(number))
-            .map(|number| format!("{number}\n"))
-            .collect();
-        assert_eq!(seen, expected, "closed: {closed:?}");
+        assert_eq!(
+            std::fs::read_to_string(&out).unwrap(),
+            expected,
+            "closed: {closed:?}"
+        );
     }
 }
 

@@ -241,7 +241,10 @@ fn a_shell_as_the_worker_of_a_session_leader() {
     terminal.type_text(CTRL_Z);
     terminal.wait("Stopped");
     assert!(terminal.run("jobs").contains("sleep 1000"));
-    terminal.line("kill %1; wait; exit 13");
+    terminal.line("fg");
+    terminal.wait_count("sleep 1000", 4);
+    terminal.type_text(CTRL_C);
+    terminal.line("exit 13");
     assert_eq!(terminal.end(), 13);
 }
 

@@ -74,12 +74,15 @@ fn a_shell_within_a_shell() {
         "{}; echo code $?",
         line(&leasewrap().worker(&bash))
     ));
-    terminal.wait("inner$ ");
+    terminal.wait_count("inner$ ", 2);
     terminal.line("sleep 1000");
     until_true("sleep runs", SOON, || !terminal.named("sleep").is_empty());
     terminal.type_text(CTRL_Z);
     terminal.wait("Stopped");
-    terminal.line("kill %1; wait; exit 17");
+    terminal.line("fg");
+    terminal.wait_count("sleep 1000", 3);
+    terminal.type_text(CTRL_C);
+    terminal.line("exit 17");
     terminal.wait("code 17");
     assert!(
         terminal
@@ -92,9 +95,11 @@ fn a_shell_within_a_shell() {
 fn a_pipeline_is_interrupted_as_a_whole() {
     let terminal = Terminal::bash();
     let command = line(&leasewrap().worker(&["sh", "-c", "echo started; exec sleep 1000"]));
-    terminal.line(&format!("{command} | cat; echo codes ${{PIPESTATUS[@]}}"));
+    terminal.line(&format!("{command} | cat"));
     terminal.wait("\nstarted");
     terminal.type_text(CTRL_C);
+    terminal.wait_count("lw$ ", 2);
+    terminal.line("echo codes ${PIPESTATUS[@]}");
     terminal.wait("codes 130 130");
 }
 
