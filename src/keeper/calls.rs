@@ -1,8 +1,11 @@
 //! The database's side of the loop: one task owns the store and performs one
 //! call after the other, so that no call can ever hold up the loop.
 
+use std::time::Duration;
+
 use tokio::sync::mpsc;
 
+use crate::lease::ids::Incarnation;
 use crate::lease::keeper::event::{Command, Event};
 use crate::lease::record::{Acquire, Term, Terms};
 use crate::store::Store;
@@ -15,76 +18,125 @@ enum Call {
     Acquire(Acquire),
     Renew(Term),
     Settle(Acquire),
-    Release(Term, crate::lease::ids::Incarnation),
+    Release(Term, Incarnation),
+    /// Not the machine's: a notification came.
+    Check(Term),
 }
+
+/// A call, its limit, and the words for the history that go with it.
+type Request = (Call, Duration, Option<String>);
 
 /// The loop's end of the task that owns the store.
 pub struct Calls {
-    requests: mpsc::Sender<(Call, std::time::Duration)>,
+    requests: mpsc::Sender<Request>,
     replies: mpsc::Receiver<Event>,
+    /// A check is under way; and another one is wanted after it.
+    checking: bool,
+    check_again: Option<(Term, Duration)>,
+    why: Option<String>,
 }
 
-/// The machine has one call under way at a time; the room is for a release
-/// that it asks for while the reply of the call before is being handled.
+/// The machine has one call under way at a time; the rest is for a check.
 const CALLS: usize = 4;
 
 impl Calls {
     /// Hands `store` to a task of its own.
     pub fn start<S: Store + 'static>(mut store: S, terms: Terms) -> Self {
-        let (requests, mut calls) = mpsc::channel(CALLS);
+        let (requests, mut calls) = mpsc::channel::<Request>(CALLS);
         let (answer, replies) = mpsc::channel(CALLS);
         tokio::spawn(async move {
-            while let Some((call, limit)) = calls.recv().await {
+            while let Some((call, limit, why)) = calls.recv().await {
+                if let Some(why) = why {
+                    store.because(&why);
+                }
                 let event = perform(&mut store, call, limit, &terms).await;
                 if answer.send(event).await.is_err() {
                     break;
                 }
             }
         });
-        Self { requests, replies }
+        Self {
+            requests,
+            replies,
+            checking: false,
+            check_again: None,
+            why: None,
+        }
     }
 
-    /// Passes a database command on; hands every other command back.
-    ///
-    /// # Errors
-    /// The command itself, where it is not one for the database.
-    pub fn perform(&self, command: Command) -> Result<(), Command> {
-        let (call, limit) = match command {
-            Command::Observe { limit } => (Call::Observe, limit),
-            Command::Init { limit } => (Call::Init, limit),
-            Command::Acquire { request, limit } => (Call::Acquire(request), limit),
-            Command::Renew { term, limit } => (Call::Renew(term), limit),
-            Command::Settle { request, limit } => (Call::Settle(request), limit),
+    /// Why what is called from now on is called, for the history.
+    pub fn because(&mut self, why: String) {
+        self.why = Some(why);
+    }
+
+    /// Sends a database command off. (All others are none of its business.)
+    pub fn perform(&mut self, command: Command) {
+        match command {
+            Command::Observe { limit } => self.send(Call::Observe, limit),
+            Command::Init { limit } => self.send(Call::Init, limit),
+            Command::Acquire { request, limit } => self.send(Call::Acquire(request), limit),
+            Command::Renew { term, limit } => self.send(Call::Renew(term), limit),
+            Command::Settle { request, limit } => self.send(Call::Settle(request), limit),
             Command::Release {
                 term,
                 incarnation,
                 limit,
-            } => (Call::Release(term, incarnation), limit),
-            other => return Err(other),
-        };
-        // Full or closed cannot be while the machine keeps to one call at a
-        // time; a call that is not sent is a call without an answer, and its
-        // absence is what the deadline is for.
-        if self.requests.try_send((call, limit)).is_err() {
-            tracing::error!(event = "call_dropped", "a database call found the queue full");
+            } => self.send(Call::Release(term, incarnation), limit),
+            Command::Precheck
+            | Command::Spawn { .. }
+            | Command::Extend { .. }
+            | Command::StopTree { .. }
+            | Command::KillTree
+            | Command::Dismiss
+            | Command::NewGuard
+            | Command::Tell(_)
+            | Command::End(_) => {}
         }
-        Ok(())
+    }
+
+    /// Reads one's own row, because of a notification: one check at a time,
+    /// and one more for whatever comes meanwhile.
+    pub fn check(&mut self, term: Term, limit: Duration) {
+        if self.checking {
+            self.check_again = Some((term, limit));
+        } else {
+            self.checking = true;
+            self.send(Call::Check(term), limit);
+        }
+    }
+
+    fn send(&mut self, call: Call, limit: Duration) {
+        // Full or closed cannot be while the machine keeps to one call at a
+        // time (checks leave it its room); were it so, the deadline holds.
+        let why = self.why.take();
+        if self.requests.try_send((call, limit, why)).is_err() {
+            tracing::error!(
+                event = "call-dropped",
+                "a call to the database found the queue full"
+            );
+        }
     }
 
     /// The next reply. Cancel safe.
     pub async fn next(&mut self) -> Event {
-        match self.replies.recv().await {
-            Some(event) => event,
-            // The task ends only with this struct.
-            None => std::future::pending().await,
+        // The task ends only with this struct.
+        let Some(event) = self.replies.recv().await else {
+            return std::future::pending().await;
+        };
+        if let Event::Checked(_) = event {
+            self.checking = false;
+            if let Some((term, limit)) = self.check_again.take() {
+                self.check(term, limit);
+            }
         }
+        event
     }
 }
 
 async fn perform<S: Store>(
     store: &mut S,
     call: Call,
-    limit: std::time::Duration,
+    limit: Duration,
     terms: &Terms,
 ) -> Event {
     match call {
@@ -111,6 +163,7 @@ async fn perform<S: Store>(
                 reply: timed.reply,
             }
         }
+        Call::Check(term) => Event::Checked(store.check(&term, limit).await),
         Call::Release(term, incarnation) => {
             Event::Released(store.release(&term, &incarnation, limit).await)
         }

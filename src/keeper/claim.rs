@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::lease::ids::{Incarnation, LeaseName};
 use crate::lease::record::{Acquire, Grant, Term};
+use crate::lease::timing::Timing;
 use crate::store::{Attempt, StoreSettings};
 use crate::sys::SysError;
 use crate::sys::memfd::ReleaseFile;
@@ -36,8 +37,10 @@ pub struct Release {
     pub settings: StoreSettings,
     /// Which lease.
     pub name: LeaseName,
-    /// How long it may try.
-    pub limit: Duration,
+    /// How long it may try in all: after one ttl the lease has run out.
+    pub patience: Duration,
+    /// The limit of one call.
+    pub call_limit: Duration,
     /// What may be ours.
     pub claim: Claim,
 }
@@ -58,14 +61,15 @@ impl ClaimFile {
         file: ReleaseFile,
         settings: StoreSettings,
         name: LeaseName,
-        limit: Duration,
+        timing: &Timing,
     ) -> Result<Self, SysError> {
         let mut this = Self {
             file,
             release: Release {
                 settings,
                 name,
-                limit,
+                patience: timing.ttl(),
+                call_limit: timing.call_timeout(),
                 claim: Claim::Nothing,
             },
         };

@@ -221,6 +221,11 @@ impl Guard {
         matches!(self.phase, Phase::Killing { .. })
     }
 
+    /// Whether the keeper was given up: nothing it says is heard any more.
+    pub fn has_lost_keeper(&self) -> bool {
+        self.lost.is_some()
+    }
+
     /// Whether the last action was issued.
     pub fn has_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended)

@@ -76,6 +76,18 @@ pub enum StopTo {
     Worker,
 }
 
+/// What becomes of the worker's `PGOPTIONS` (contract, section 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PgOptions {
+    /// Nothing: it stays as the caller gave it.
+    Leave,
+    /// It carries the lease's name, slot and token.
+    Extend,
+    /// And has the server look for a client that is gone; for servers that
+    /// know `client_connection_check_interval` (14 and later).
+    ExtendAndCheck,
+}
+
 /// Everything that a guard must know of a term.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Start {
@@ -89,8 +101,8 @@ pub struct Start {
     pub token: Token,
     /// `LEASEWRAP_TTL_MS`.
     pub ttl: Duration,
-    /// Extend `PGOPTIONS` (contract, section 7).
-    pub pgoptions: bool,
+    /// `--pgoptions`.
+    pub pgoptions: PgOptions,
     /// The tree must be dead by then.
     pub deadline: BootInstant,
     /// From the stop signal to SIGKILL when the deadline nears: the guard

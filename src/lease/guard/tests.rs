@@ -12,7 +12,7 @@ use super::{
 use crate::lease::ids::{HolderId, LeaseName, Slot, Token};
 use crate::lease::time::BootInstant;
 use crate::wire::{
-    FromGuard, Hello, NotStarted, Start, StopReason, StopTo, ToGuard, VERSION, WorkerEnd,
+    FromGuard, Hello, NotStarted, PgOptions, Start, StopReason, StopTo, ToGuard, VERSION, WorkerEnd,
 };
 
 const TERM: i32 = 15;
@@ -37,7 +37,7 @@ fn start(stop_to: StopTo) -> Start {
         holder: HolderId(Uuid::nil()),
         token: Token(1),
         ttl: Duration::from_secs(12),
-        pgoptions: false,
+        pgoptions: PgOptions::Leave,
         deadline: at(10_000),
         grace: Duration::from_secs(2),
         stop_signal: TERM,
