@@ -13,10 +13,7 @@
 pub mod cli;
 pub mod exit;
 pub mod guard;
-<<<<<<< HEAD
 pub mod keeper;
-=======
->>>>>>> guard
 pub mod lease;
 pub mod store;
 pub mod sys;
@@ -25,7 +22,6 @@ pub mod wire;
 
 use std::ffi::OsString;
 
-<<<<<<< HEAD
 use sys::role::{self, Role};
 
 /// The program, after what was inherited has been recorded; `args` begin with
@@ -38,19 +34,4 @@ pub fn main(args: Vec<OsString>) -> i32 {
         Role::Broken => exit::FAILED,
     };
     code.into()
-=======
-use sys::role::Role;
-
-/// The program, after the C `main` has recorded what it was given; returns
-/// the exit code.
-pub fn main(args: Vec<OsString>) -> i32 {
-    match sys::role::of_this_process(&args) {
-        Role::Guard(start) => guard::run(start),
-        Role::Releaser(task) => {
-            task.see_to_keeper();
-            0
-        }
-        Role::Leasewrap | Role::Broken => i32::from(exit::USAGE),
-    }
->>>>>>> guard
 }

@@ -118,7 +118,7 @@ fn start(
         // For the next worker, and for no hook.
         inherited::get().withhold();
     } else {
-        inherited::get().let_go();
+        inherited::get().let_go(&[]);
     }
     Ok((claims, guard))
 }

@@ -2,7 +2,7 @@
 //! answers, and what is left to do when it is gone.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
@@ -15,7 +15,7 @@ use crate::sys::guard_process::{GuardProcess, GuardState};
 use crate::sys::socket::{Buffer, Channel, Received, Sent};
 use crate::sys::process::{self, Change, Waited};
 use crate::sys::tree::{Round, Sweep};
-use crate::sys::{Result, SysError, clock};
+use crate::sys::{Result, clock, readiness};
 use crate::wire::{FromGuard, Hello, MAX_FRAME, Malformed, ToGuard, VERSION};
 
 /// How often a keeper whose tree is empty tells the guard that it lives
@@ -43,24 +43,14 @@ pub enum News {
 
 /// The guard, as the keeper sees it.
 pub struct Link {
-    channel: AsyncFd<Watched>,
+    channel: AsyncFd<OwnedFd>,
     /// Readable when the guard's process has ended.
-    handle: AsyncFd<Watched>,
-    /// Owns what the two above watch: it is dropped after them.
+    handle: AsyncFd<OwnedFd>,
     guard: GuardProcess,
     outbox: VecDeque<Vec<u8>>,
     pulse: Pulse,
     state: State,
     buffer: Box<Buffer>,
-}
-
-/// A descriptor that the guard's process owns.
-struct Watched(RawFd);
-
-impl AsRawFd for Watched {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0
-    }
 }
 
 #[derive(Debug)]
@@ -86,16 +76,10 @@ impl Link {
     /// # Errors
     /// When its descriptors cannot be watched.
     pub fn new(guard: GuardProcess) -> Result<Self> {
-        const WHAT: &str = "watch the guard";
-        let watch = |fd: RawFd, interest| {
-            AsyncFd::with_interest(Watched(fd), interest).map_err(SysError::on(WHAT))
-        };
+        let both = Interest::READABLE | Interest::WRITABLE;
         let mut link = Self {
-            channel: watch(
-                guard.channel().as_raw_fd(),
-                Interest::READABLE | Interest::WRITABLE,
-            )?,
-            handle: watch(guard.handle().as_raw_fd(), Interest::READABLE)?,
+            channel: readiness::watch(guard.channel().as_fd(), both)?,
+            handle: readiness::watch(guard.handle(), Interest::READABLE)?,
             guard,
             outbox: VecDeque::new(),
             pulse: Pulse::default(),
@@ -112,11 +96,6 @@ impl Link {
     /// Its process id, while it is a child that must not be reaped by others.
     pub fn pid(&self) -> i32 {
         self.guard.pid()
-    }
-
-    /// Whether a signal can still be passed to a worker.
-    pub fn is_alive(&self) -> bool {
-        matches!(self.state, State::Alive)
     }
 
     /// Sends a frame, now or as soon as the guard reads again.
@@ -160,11 +139,6 @@ impl Link {
         if matches!(self.state, State::Alive | State::Empty { .. }) {
             self.state = State::Dismissed;
         }
-    }
-
-    /// Whether nothing of it is left.
-    pub fn has_ended(&self) -> bool {
-        matches!(self.state, State::Gone)
     }
 
     /// When [`Self::wake`] is due.

@@ -12,6 +12,7 @@ mod watcher;
 
 use std::collections::VecDeque;
 
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ use crate::sys::guard_process::{self, GuardProcess};
 use crate::sys::inherited::{self, Inherited};
 use crate::sys::memfd::Setup;
 use crate::sys::timer::{BootTimer, SelfKill};
-use crate::sys::{Result, SysError, clock, process, terminal};
+use crate::sys::{Result, SysError, clock, process, readiness, terminal};
 use crate::wire::{PgOptions, Start, StopTo, ToGuard, WorkerEnd};
 
 /// The keeper's own timer fires this long after the deadline: the guard's
@@ -81,7 +82,7 @@ pub trait Audience {
 /// # Errors
 /// When there can be none.
 pub fn start_guard(setup: &Setup, claims: &ClaimFile) -> Result<GuardProcess> {
-    guard_process::spawn(inherited::get(), setup, claims.file())
+    guard_process::spawn(guard_process::THIS_PROGRAM, inherited::get(), setup, claims.file())
 }
 
 /// Runs until nothing remains to be done.
@@ -100,15 +101,16 @@ where
     S: Store + 'static,
     A: Audience,
 {
-    Loop {
+    let timer = BootTimer::new()?;
+    Loop::<S, _, _> {
         keeper: Keeper::new(Arc::clone(&settings.config), &now()),
         link: Link::new(guard)?,
         calls: Calls::start(store, settings.config.terms.clone()),
         watcher: Watcher::new(watch),
         signals: signals::catch(|signal| inherited::get().ignored().contains(signal))
             .map_err(SysError::on("catch signals"))?,
-        timer: AsyncFd::with_interest(BootTimer::new()?, Interest::READABLE)
-            .map_err(SysError::on("watch a timer"))?,
+        timer_fired: readiness::watch(timer.as_fd(), Interest::READABLE)?,
+        timer,
         self_kill: SelfKill::new()?,
         terminal: terminal_of(inherited::get()),
         stop_asked: false,
@@ -147,7 +149,8 @@ struct Loop<S: Store, B, A> {
     calls: Calls,
     watcher: Watcher<S::Watch, B>,
     signals: SignalsInfo<WithOrigin>,
-    timer: AsyncFd<BootTimer>,
+    timer: BootTimer,
+    timer_fired: AsyncFd<OwnedFd>,
     self_kill: SelfKill,
     terminal: Terminal,
     audience: A,
@@ -186,7 +189,7 @@ where
             self.set_timers()?;
             let seen = tokio::select! {
                 biased;
-                ready = self.timer.readable() => {
+                ready = self.timer_fired.readable() => {
                     if let Ok(mut ready) = ready {
                         ready.clear_ready();
                     }
@@ -208,7 +211,6 @@ where
             self.watcher.next_wakeup(),
         ];
         self.timer
-            .get_mut()
             .set(wakeups.into_iter().flatten().min())?;
         let kill_at = match self.keeper.phase() {
             Phase::Stopping if self.killing => Some(clock::now() + KILLING_LIMIT),
@@ -237,7 +239,7 @@ where
     }
 
     fn time(&mut self) {
-        self.timer.get_mut().consume();
+        self.timer.consume();
         let at = clock::now();
         self.watcher.wake(at);
         let news = self.link.wake(at);

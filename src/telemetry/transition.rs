@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::lease::ids::{LeaseName, Slot};
-use crate::lease::keeper::event::{StopCause, Transition};
+use crate::lease::keeper::event::{GivenBack, StopCause, Transition};
 use crate::lease::record::{Fault, Grant, Loss, Record, Term, Unknown};
 use crate::lease::time::BootInstant;
 use crate::lease::watch::{Basis, Reason};
@@ -84,7 +84,7 @@ pub fn log(transition: &Transition, context: &Context<'_>) {
         Transition::Losing { deadline } => losing(context, *deadline),
         Transition::Lost { loss } => lost(context, loss.as_ref()),
         Transition::Stopping(cause) => stopping(context, cause),
-        Transition::Released { ok, slot } => released(context, *ok, *slot),
+        Transition::Released { slot, result } => released(context, *result, *slot),
     }
 }
 
@@ -248,25 +248,34 @@ fn stopping(context: &Context<'_>, cause: &StopCause) {
     );
 }
 
-fn released(context: &Context<'_>, ok: bool, slot: Slot) {
-    if ok {
-        tracing::info!(
+fn released(context: &Context<'_>, result: GivenBack, slot: Slot) {
+    match result {
+        GivenBack::Done => tracing::info!(
             event = "released",
             name = %context.name,
             slot = slot.0,
             holder = context.holder(),
             token = context.token(),
             "lease released"
-        );
-    } else {
-        tracing::warn!(
+        ),
+        GivenBack::NotOurs => tracing::info!(
+            event = "not-ours",
+            name = %context.name,
+            slot = slot.0,
+            holder = context.holder(),
+            token = context.token(),
+            "the lease was no longer ours to give back"
+        ),
+        GivenBack::RunsOut { left } => tracing::warn!(
             event = "release-failed",
             name = %context.name,
             slot = slot.0,
             holder = context.holder(),
             token = context.token(),
-            "the lease could not be given back; it runs out by itself"
-        );
+            runs_out_in_ms = millis(left),
+            "the lease could not be given back; it runs out by itself in {}",
+            span(left)
+        ),
     }
 }
 
