@@ -2,7 +2,7 @@
 //! has started.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -31,6 +31,7 @@ pub struct Builder {
     below: Vec<String>,
     json: bool,
     part: String,
+    program: PathBuf,
 }
 
 /// A leasewrap with no option but the log's format.
@@ -46,6 +47,7 @@ pub fn leasewrap() -> Builder {
         below: Vec::new(),
         json: true,
         part: format!("{}.{}", std::process::id(), number()),
+        program: PathBuf::from(BINARY),
     }
 }
 
@@ -137,10 +139,16 @@ impl Builder {
         self
     }
 
+    /// A copy of the binary in place of itself.
+    pub fn program(mut self, copy: &Path) -> Self {
+        self.program = copy.to_owned();
+        self
+    }
+
     /// The words of the whole command line.
     pub fn words(&self) -> Vec<String> {
         let mut words = self.below.clone();
-        words.push(BINARY.to_owned());
+        words.push(self.program.display().to_string());
         if self.json {
             words.extend(["--log-format".to_owned(), "json".to_owned()]);
         }
