@@ -1,1 +1,4 @@
-fn main() {}
+#![no_main]
+//! The program: `sys::entry` says why it has no Rust `fn main`.
+
+leasewrap::entry!(leasewrap::main);

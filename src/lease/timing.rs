@@ -241,6 +241,26 @@ impl fmt::Display for Shown {
     }
 }
 
+/// A duration for people: to the millisecond below ten seconds, then to the
+/// second.
+#[derive(Debug, Clone, Copy)]
+pub struct Rounded(
+    /// What is shown.
+    pub Duration,
+);
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fine = self.0 < Duration::from_secs(10);
+        let rounded = if fine {
+            Duration::from_millis(u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX))
+        } else {
+            Duration::from_secs(self.0.as_secs())
+        };
+        humantime::format_duration(rounded).fmt(f)
+    }
+}
+
 /// A drawn number, for jitter: an argument of the machines, like the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Chance(

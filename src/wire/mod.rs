@@ -22,7 +22,7 @@ pub const VERSION: u16 = 1;
 pub struct Malformed;
 
 /// The first frame in both directions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Hello {
     /// [`VERSION`] of the sender.
     pub version: u16,
@@ -32,7 +32,7 @@ pub struct Hello {
 }
 
 /// From the keeper to the guard.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ToGuard {
     /// First frame.
     Hello(Hello),
@@ -62,7 +62,8 @@ pub enum ToGuard {
         /// Comes back in the acknowledgement.
         seq: u32,
     },
-    /// Nothing runs, or the tree is empty: end, without a release.
+    /// Nothing runs, or the tree is empty: end, without a release. While
+    /// something runs it is a contradiction, and the guard kills and releases.
     Dismiss,
 }
 
@@ -75,8 +76,20 @@ pub enum StopTo {
     Worker,
 }
 
+/// What becomes of the worker's `PGOPTIONS` (contract, section 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PgOptions {
+    /// Nothing: it stays as the caller gave it.
+    Leave,
+    /// It carries the lease's name, slot and token.
+    Extend,
+    /// And has the server look for a client that is gone; for servers that
+    /// know `client_connection_check_interval` (14 and later).
+    ExtendAndCheck,
+}
+
 /// Everything that a guard must know of a term.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Start {
     /// `LEASEWRAP_LEASE`.
     pub name: LeaseName,
@@ -88,8 +101,8 @@ pub struct Start {
     pub token: Token,
     /// `LEASEWRAP_TTL_MS`.
     pub ttl: Duration,
-    /// Extend `PGOPTIONS` (contract, section 7).
-    pub pgoptions: bool,
+    /// `--pgoptions`.
+    pub pgoptions: PgOptions,
     /// The tree must be dead by then.
     pub deadline: BootInstant,
     /// From the stop signal to SIGKILL when the deadline nears: the guard
@@ -105,7 +118,7 @@ pub struct Start {
 }
 
 /// From the guard to the keeper.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FromGuard {
     /// First frame: the guard is ready.
     Hello(Hello),
@@ -119,7 +132,8 @@ pub enum FromGuard {
         /// Its process id, as the guard sees it.
         pid: i32,
     },
-    /// The worker does not run, and nothing is left of it.
+    /// The worker does not run, and nothing is left of it. The keeper answers
+    /// as to [`FromGuard::Empty`].
     NotStarted(NotStarted),
     /// A stop signal (TSTP, TTIN, TTOU, STOP) has stopped the worker.
     WorkerStopped {
@@ -142,7 +156,10 @@ pub enum FromGuard {
         /// `pid comm (why)` for the log.
         process: String,
     },
-    /// `wait` says ECHILD: nothing of the tree is left.
+    /// `wait` says ECHILD: nothing of the tree is left. The keeper answers at
+    /// once with any frame ([`ToGuard::Ping`], say), and with another at least
+    /// every half second until it says [`ToGuard::Dismiss`]: a keeper that
+    /// says nothing stands still, and the guard releases in its place.
     Empty {
         /// How many processes got SIGKILL.
         killed: u32,
@@ -170,7 +187,8 @@ pub enum WorkerEnd {
 /// Why the worker was not started.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum NotStarted {
-    /// The deadline had passed when the go arrived, or by the time of the fork.
+    /// The deadline had passed when the go arrived (or was so near that the
+    /// worker would have been told to stop at once), or by the time of the fork.
     Late,
     /// `execve(2)` failed with this errno.
     Exec {

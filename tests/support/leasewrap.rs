@@ -14,8 +14,12 @@ use super::run::{MARK, PART, number, run};
 use super::sys::{self, Start};
 use super::wait::{SOON, maybe, until};
 
-/// The binary under test.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_leasewrap");
+/// The binary under test: Cargo's, or `$LEASEWRAP_TESTS_BINARY` (a release
+/// build, say).
+pub fn binary() -> PathBuf {
+    let other = std::env::var_os("LEASEWRAP_TESTS_BINARY").map(PathBuf::from);
+    other.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_leasewrap")))
+}
 
 /// A leasewrap that is about to be started.
 #[derive(Debug)]
@@ -47,7 +51,7 @@ pub fn leasewrap() -> Builder {
         below: Vec::new(),
         json: true,
         part: format!("{}.{}", std::process::id(), number()),
-        program: PathBuf::from(BINARY),
+        program: binary(),
     }
 }
 
@@ -406,14 +410,15 @@ impl Drop for Leasewrap {
         if std::thread::panicking() {
             eprintln!("--- {:?} ---\n{}", self.words, self.log().join("\n"));
         }
-        let mut below = proc::descendants(self.pid());
+        // Once it has ended, its pid may be somebody else's.
         let ended = self.ended().is_some();
         if !ended {
-            below.push(self.pid());
+            let below = proc::descendants(self.pid());
+            sys::kill(self.pid(), libc::SIGKILL);
+            below
+                .into_iter()
+                .for_each(|pid| _ = sys::kill(pid, libc::SIGKILL));
         }
-        below
-            .into_iter()
-            .for_each(|pid| _ = sys::kill(pid, libc::SIGKILL));
         let entry = format!("{PART}={}", self.part);
         proc::kill_all(|| proc::marked(&entry));
         if !ended {

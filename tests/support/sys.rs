@@ -1,6 +1,6 @@
 //! What the kit needs of the kernel; its only file with `unsafe`.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -84,8 +84,20 @@ pub fn prepare(command: &mut Command, start: Start) {
                 libc::sigaddset(&mut set, signal);
             }
             libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());
+            // Whatever the test runner itself was started with stays out of the test.
+            libc::syscall(
+                libc::SYS_close_range,
+                3,
+                c_uint::MAX,
+                libc::CLOSE_RANGE_CLOEXEC,
+            );
             for &(from, to) in &start.descriptors {
-                if libc::dup2(from, to) < 0 {
+                let done = if from == to {
+                    libc::fcntl(to, libc::F_SETFD, 0)
+                } else {
+                    libc::dup2(from, to)
+                };
+                if done < 0 {
                     return Err(std::io::Error::last_os_error());
                 }
             }

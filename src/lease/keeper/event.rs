@@ -236,17 +236,31 @@ pub enum Transition {
     },
     /// An orderly stop begins.
     Stopping(StopCause),
-    /// The lease was given back (or could not be: `ok` false).
+    /// The lease was given back, or could not be.
     Released {
-        /// Given back.
-        ok: bool,
         /// The slot.
         slot: Slot,
+        /// What came of it.
+        result: GivenBack,
     },
     /// Standing by: another holder than before is seen.
     HolderChanged {
         /// Its row.
         record: Record,
+    },
+}
+
+/// What came of giving the lease back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GivenBack {
+    /// It is free.
+    Done,
+    /// It was no longer ours.
+    NotOurs,
+    /// No answer, or it must not be: others have to wait until it has run out.
+    RunsOut {
+        /// When at the earliest, from now on.
+        left: Duration,
     },
 }
 

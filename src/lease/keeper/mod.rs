@@ -1,37 +1,52 @@
 //! The keeper's machine: what to do next, given what happened and when.
 //!
-//! `Standby → Acquiring → Starting → Holding → Stopping → Releasing → Ended`
+//! ```text
+//! Standby → Acquiring → Starting → Holding → Stopping → Releasing → Ended
+//!    ↑          |                                            |
+//!    +----------+-------------- --rejoin --------------------+
+//! ```
+//!
+//! Each state is a file and decides about every event by name. What hangs on
+//! time is decided by comparing `now`, whatever the event: a host that was
+//! suspended, or a loop that was late, finds the same answer.
 
+mod acquiring;
 pub mod event;
+mod holding;
+mod releasing;
+mod search;
+mod standby;
+mod stopping;
+mod tenure;
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::acquiring::Acquiring;
 use self::event::{Command, Event};
+use self::holding::Holding;
+use self::releasing::Releasing;
+use self::search::Search;
+use self::standby::Standby;
+use self::stopping::Stopping;
+use self::tenure::Tenure;
 use super::ids::HolderId;
 use super::record::{Grant, Observation, Term, Terms};
 use super::time::BootInstant;
 use super::timing::{Chance, Timing};
 use super::watch::Reason;
+pub use super::watch::Takeover;
 
 /// What a step may use of the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Now {
-    /// The boot clock.
+    /// The boot clock, read when the event was received or later.
     pub at: BootInstant,
     /// Drawn anew for each step.
     pub chance: Chance,
     /// A UUID drawn anew for each step: the identity of the next attempt.
     pub fresh: HolderId,
-}
-
-/// `--takeover`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Takeover {
-    /// Only what was watched long enough oneself is free.
-    Observed,
-    /// What the database's clock says has expired is free.
-    Clock,
 }
 
 /// What never changes while a keeper lives.
@@ -52,8 +67,8 @@ pub struct Config {
     /// There is a precheck: no attempt before it has passed.
     pub precheck: bool,
     /// The guard is attached to `serve`: one that leaves while nothing runs
-    /// is waited for again, and nothing can be said of the tree of one that
-    /// leaves in a term.
+    /// is waited for again, nothing can be said of the tree of one that
+    /// leaves in a term, and after a term the next one is waited for.
     pub attached: bool,
 }
 
@@ -76,18 +91,58 @@ pub enum Phase {
     Ended,
 }
 
+/// What a state decides by.
+struct Context<'a> {
+    config: &'a Config,
+    now: &'a Now,
+}
+
+impl Context<'_> {
+    fn at(&self) -> BootInstant {
+        self.now.at
+    }
+
+    fn timing(&self) -> &Timing {
+        &self.config.timing
+    }
+
+    /// Until a failed call is tried again.
+    fn retry_at(&self) -> BootInstant {
+        self.at() + self.timing().retry_pause(self.now.chance)
+    }
+}
+
+/// What is asked for, in order.
+type Commands = Vec<Command>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum State {
+    Standby(Standby),
+    Acquiring(Acquiring),
+    Holding(Holding),
+    Stopping(Stopping),
+    Releasing(Releasing),
+    Ended,
+}
+
 /// The keeper's machine.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Keeper {
     config: Arc<Config>,
+    state: State,
     since: BootInstant,
 }
 
 impl Keeper {
     /// A keeper that has done nothing yet.
     pub fn new(config: Arc<Config>, now: &Now) -> Self {
+        let search = Search::new(&Context {
+            config: &config,
+            now,
+        });
         Self {
             config,
+            state: State::Standby(Standby::new(search, now.at)),
             since: now.at,
         }
     }
@@ -101,18 +156,50 @@ impl Keeper {
     /// What to do because of `event`, in order.
     #[must_use]
     pub fn step(&mut self, event: Event, now: &Now) -> Vec<Command> {
-        let (_, _) = (event, now);
-        Vec::new()
+        let context = Context {
+            config: &self.config,
+            now,
+        };
+        let mut out = Vec::new();
+        let before = self.phase();
+        self.state = match mem::replace(&mut self.state, State::Ended) {
+            State::Standby(state) => state.step(event, &context, &mut out),
+            State::Acquiring(state) => state.step(event, &context, &mut out),
+            State::Holding(state) => state.step(event, &context, &mut out),
+            State::Stopping(state) => state.step(event, &context, &mut out),
+            State::Releasing(state) => state.step(event, &context, &mut out),
+            // Nothing that happens now can be of any consequence.
+            State::Ended => State::Ended,
+        };
+        if self.phase() != before {
+            self.since = now.at;
+        }
+        out
     }
 
     /// When to step with [`Event::Wake`] if nothing else happens before.
     pub fn next_wakeup(&self) -> Option<BootInstant> {
-        None
+        match &self.state {
+            State::Standby(state) => state.wakeup(),
+            State::Acquiring(state) => state.wakeup(),
+            State::Holding(state) => state.wakeup(&self.config),
+            State::Stopping(state) => state.wakeup(),
+            State::Releasing(state) => state.wakeup(),
+            State::Ended => None,
+        }
     }
 
     /// Where it stands.
     pub fn phase(&self) -> Phase {
-        Phase::Standby
+        match &self.state {
+            State::Standby(_) => Phase::Standby,
+            State::Acquiring(_) => Phase::Acquiring,
+            State::Holding(state) if state.worker().is_none() => Phase::Starting,
+            State::Holding(_) => Phase::Holding,
+            State::Stopping(_) => Phase::Stopping,
+            State::Releasing(_) => Phase::Releasing,
+            State::Ended => Phase::Ended,
+        }
     }
 
     /// Since when it stands there.
@@ -122,41 +209,82 @@ impl Keeper {
 
     /// The term that it holds.
     pub fn term(&self) -> Option<&Term> {
-        None
+        self.tenure().map(|tenure| &tenure.term)
     }
 
     /// What was granted last in this term.
     pub fn grant(&self) -> Option<&Grant> {
-        None
+        self.tenure().map(|tenure| &tenure.grant)
     }
 
-    /// When the worker's tree must be dead.
+    /// Since when the lease is held: when its acquisition was sent.
+    pub fn held_since(&self) -> Option<BootInstant> {
+        self.tenure().map(|tenure| tenure.since)
+    }
+
+    /// Until when the worker's tree may live.
     pub fn deadline(&self) -> Option<BootInstant> {
-        None
+        self.tenure().map(|tenure| tenure.deadline)
     }
 
-    /// What the last poll saw, and when its reply came.
+    /// The worker's pid, once it runs.
+    pub fn worker(&self) -> Option<i32> {
+        match &self.state {
+            State::Holding(state) => state.worker(),
+            State::Standby(_)
+            | State::Acquiring(_)
+            | State::Stopping(_)
+            | State::Releasing(_)
+            | State::Ended => None,
+        }
+    }
+
+    /// What the last poll of a writable server saw, and when its reply came.
     pub fn observation(&self) -> Option<(BootInstant, &Observation)> {
-        None
+        self.search().and_then(|search| search.watch.last())
     }
 
     /// Why the lease is not ours, while standing by.
     pub fn reason(&self) -> Option<&Reason> {
-        None
+        self.search().map(|search| &search.reason)
     }
 
-    /// How many polls were answered or given up while standing by.
+    /// How many polls were sent while standing by.
     pub fn attempts(&self) -> u64 {
-        0
+        self.search().map_or(0, |search| search.attempts)
     }
 
     /// How many calls in a row have failed.
     pub fn failures(&self) -> u32 {
-        0
+        match (self.search(), self.tenure()) {
+            (Some(search), _) => search.failures,
+            (None, Some(tenure)) => tenure.failures,
+            (None, None) => 0,
+        }
     }
 
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
+
+    fn tenure(&self) -> Option<&Tenure> {
+        match &self.state {
+            State::Holding(state) => Some(&state.tenure),
+            State::Stopping(state) => Some(&state.tenure),
+            State::Releasing(state) => Some(&state.tenure),
+            State::Standby(_) | State::Acquiring(_) | State::Ended => None,
+        }
+    }
+
+    fn search(&self) -> Option<&Search> {
+        match &self.state {
+            State::Standby(state) => Some(&state.search),
+            State::Acquiring(state) => Some(&state.search),
+            State::Holding(_) | State::Stopping(_) | State::Releasing(_) | State::Ended => None,
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

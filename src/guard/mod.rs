@@ -1,0 +1,272 @@
+//! The guard: a small synchronous process that owns the worker.
+//!
+//! One `poll`, four descriptors: the keeper's channel, SIGCHLD, the alarm and
+//! the forked child's report. What they say becomes an event of
+//! [`crate::lease::guard`]; that machine decides, `perform` acts.
+
+mod outbox;
+mod perform;
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::exit;
+use crate::lease::guard::{Event, Guard, KeeperLoss};
+use crate::sys::memfd::Setup;
+use crate::sys::process::{self, Change, Waited};
+use crate::sys::role::{GUARD_NAME, GuardStart};
+use crate::sys::signals::{self, ChildSignals};
+use crate::sys::socket::{Buffer, Received};
+use crate::sys::timer::{BootTimer, SelfKill, SelfWake};
+use crate::sys::tree::Sweep;
+use crate::sys::worker::{Report, Worker};
+use crate::sys::{SysError, clock, stdio};
+use crate::wire::{Hello, MAX_FRAME, ToGuard, VERSION, WorkerEnd};
+
+use outbox::Outbox;
+use perform::Performed;
+
+/// So many frames are read before everybody else gets a look.
+const FRAMES_AT_ONCE: usize = 64;
+
+/// Runs this process as the guard; returns its exit code.
+pub fn run(start: GuardStart) -> i32 {
+    process::set_name(GUARD_NAME);
+    match Running::set_up(start) {
+        Ok(mut running) => running.run(),
+        Err(error) => fail(&error),
+    }
+}
+
+/// Nothing runs yet, or the parent-death signal ends it: the keeper sees that
+/// the guard is gone, and does the rest.
+fn fail(error: &SysError) -> i32 {
+    stdio::say(&format!("lw-guard: cannot {error}"));
+    exit::FAILED.into()
+}
+
+struct Running {
+    machine: Guard,
+    given: GuardStart,
+    /// The worker's command, or why it cannot be read.
+    setup: Result<Setup, SysError>,
+    outbox: Outbox,
+    child_signals: ChildSignals,
+    alarm: BootTimer,
+    self_wake: SelfWake,
+    self_kill: SelfKill,
+    worker: Option<Worker>,
+    sweep: Option<Sweep>,
+    /// A round of the sweep is due.
+    round_due: bool,
+    /// Who was reported as unkillable.
+    unkillable: Vec<String>,
+}
+
+impl Running {
+    fn set_up(given: GuardStart) -> Result<Self, SysError> {
+        process::become_undumpable()?;
+        signals::ignore_all_but_faults();
+        process::become_subreaper()?;
+        let hello = Hello {
+            version: VERSION,
+            time_namespace: clock::time_namespace(),
+        };
+        let (machine, actions) = Guard::new(hello);
+        let mut running = Self {
+            machine,
+            setup: given.setup.read(),
+            given,
+            outbox: Outbox::default(),
+            child_signals: ChildSignals::new()?,
+            alarm: BootTimer::new()?,
+            self_wake: SelfWake::new()?,
+            self_kill: SelfKill::new()?,
+            worker: None,
+            sweep: None,
+            round_due: false,
+            unkillable: Vec::new(),
+        };
+        for action in actions {
+            // A greeting has no reply and ends nothing.
+            let _ = running.perform(action);
+        }
+        Ok(running)
+    }
+
+    fn run(&mut self) -> i32 {
+        loop {
+            let step = self.wait().and_then(|ready| self.take_in(ready));
+            match step {
+                Ok(None) => {}
+                Ok(Some(code)) => return code,
+                Err(error) => return fail(&error),
+            }
+        }
+    }
+
+    /// Sleeps until something happens; says what.
+    fn wait(&mut self) -> Result<Ready, SysError> {
+        let report = self.worker.as_ref().and_then(Worker::report_fd);
+        let channel = (!self.machine.has_lost_keeper()).then(|| self.given.channel.as_fd());
+        let channel_wants = if self.outbox.is_empty() {
+            PollFlags::POLLIN
+        } else {
+            PollFlags::POLLIN | PollFlags::POLLOUT
+        };
+        // A place without a descriptor is given one that is asked nothing.
+        let asked_nothing = (self.child_signals.as_fd(), PollFlags::empty());
+        let places = [
+            channel.map_or(asked_nothing, |fd| (fd, channel_wants)),
+            report.map_or(asked_nothing, |fd| (fd, PollFlags::POLLIN)),
+            (self.child_signals.as_fd(), PollFlags::POLLIN),
+            (self.alarm.as_fd(), PollFlags::POLLIN),
+        ];
+        let mut waited = places.map(|(fd, wants)| PollFd::new(fd, wants));
+        let timeout = if self.round_due {
+            PollTimeout::ZERO
+        } else {
+            PollTimeout::NONE
+        };
+        match poll(&mut waited, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(SysError::on("wait for events")(error)),
+        }
+        let is_ready = |place: usize| waited[place].any().unwrap_or(false);
+        Ok(Ready {
+            channel: channel.is_some() && is_ready(0),
+            report: report.is_some() && is_ready(1),
+            child: is_ready(2),
+            alarm: is_ready(3),
+        })
+    }
+
+    /// Turns what has happened into events. `Some`: the exit code.
+    fn take_in(&mut self, ready: Ready) -> Result<Option<i32>, SysError> {
+        let mut events = VecDeque::new();
+        if ready.alarm {
+            self.alarm.consume();
+            events.push_back(Event::Wake);
+        }
+        if ready.channel {
+            self.outbox.flush(&self.given.channel);
+            self.read_frames(&mut events);
+        }
+        if ready.report {
+            self.read_report(&mut events);
+        }
+        if ready.child {
+            self.child_signals.consume();
+            self.reap(&mut events);
+        }
+        while let Some(event) = events.pop_front() {
+            let actions = self.machine.step(event, clock::now());
+            // Before anything is done: the timers are what holds if this
+            // process is stopped in the middle of it.
+            self.set_timers()?;
+            for action in actions {
+                match self.perform(action) {
+                    Performed::Done => {}
+                    Performed::Event(event) => events.push_back(event),
+                    Performed::End(code) => return Ok(Some(code)),
+                }
+            }
+        }
+        if self.round_due {
+            self.sweep_round();
+        }
+        Ok(None)
+    }
+
+    fn set_timers(&mut self) -> Result<(), SysError> {
+        let next = self.machine.next_wakeup();
+        self.alarm.set(next)?;
+        self.self_wake.set(next)?;
+        self.self_kill.set(self.machine.self_kill_at())
+    }
+
+    fn read_frames(&mut self, events: &mut VecDeque<Event>) {
+        let mut buffer: Buffer = [0; MAX_FRAME];
+        for _ in 0..FRAMES_AT_ONCE {
+            let event = match self.given.channel.receive(&mut buffer) {
+                Received::Frame(frame) => match ToGuard::decode(frame) {
+                    Ok(frame) => Event::Frame(frame),
+                    Err(_) => Event::KeeperLost(KeeperLoss::Malformed),
+                },
+                Received::TooLong => Event::KeeperLost(KeeperLoss::Malformed),
+                Received::Nothing => return,
+                Received::Closed => Event::KeeperLost(KeeperLoss::Closed),
+            };
+            let is_last = matches!(event, Event::KeeperLost(_));
+            events.push_back(event);
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    fn read_report(&mut self, events: &mut VecDeque<Event>) {
+        let Some(worker) = &mut self.worker else {
+            return;
+        };
+        match worker.report() {
+            Report::Pending => {}
+            Report::Executed => events.push_back(Event::Executed),
+            Report::NotExecuted(why) => events.push_back(Event::NotExecuted(why)),
+        }
+    }
+
+    /// Reaps everybody who has ended, and reports what concerns the worker.
+    fn reap(&mut self, events: &mut VecDeque<Event>) {
+        let worker = self.worker.as_ref().map(|worker| worker.pid);
+        loop {
+            let (pid, change) = match process::wait_any() {
+                Waited::Changed { pid, change } => (pid, change),
+                Waited::Nothing => return,
+                Waited::NoChild => break,
+            };
+            let end = match change {
+                Change::Exited(code) => WorkerEnd::Exited(code),
+                Change::Killed(signal) => WorkerEnd::Signaled(signal),
+                Change::Stopped(signal) => {
+                    if Some(pid) == worker {
+                        events.push_back(Event::WorkerStopped { signal });
+                    }
+                    continue;
+                }
+                Change::Continued => {
+                    if Some(pid) == worker {
+                        events.push_back(Event::WorkerContinued);
+                    }
+                    continue;
+                }
+            };
+            if let Some(sweep) = &mut self.sweep {
+                self.round_due |= sweep.reaped(pid);
+            }
+            if Some(pid) == worker {
+                // Its report comes first, however close the two are.
+                self.read_report(events);
+                events.push_back(Event::WorkerEnded(end));
+                // The number is free for another process from here on.
+                self.worker = None;
+            }
+        }
+        if self.machine.has_tree() {
+            self.round_due = false;
+            let killed = self.sweep.as_ref().map_or(0, Sweep::killed);
+            events.push_back(Event::TreeEmpty { killed });
+        }
+    }
+}
+
+/// What `poll` said.
+struct Ready {
+    channel: bool,
+    report: bool,
+    child: bool,
+    alarm: bool,
+}

@@ -1,0 +1,138 @@
+//! What the machine asks for, done.
+
+use std::os::fd::AsFd;
+
+use super::Running;
+use crate::exit;
+use crate::lease::guard::{Action, Event, Keeper};
+use crate::sys::tree::{Round, Sweep, stop_tree};
+use crate::sys::worker::fork_worker;
+use crate::sys::{SysError, inherited, process, release, stdio};
+use crate::wire::{FromGuard, Start, StopTo};
+
+/// What an action came to.
+pub(super) enum Performed {
+    /// It is done.
+    Done,
+    /// It has a reply.
+    Event(Event),
+    /// The guard ends, with this code.
+    End(i32),
+}
+
+impl Running {
+    pub(super) fn perform(&mut self, action: Action) -> Performed {
+        match action {
+            Action::Send(frame) => self.send(&frame),
+            Action::Fork(start) => return Performed::Event(self.fork(&start)),
+            Action::Go { deadline } => {
+                if let Some(worker) = &mut self.worker {
+                    worker.go(deadline);
+                }
+            }
+            Action::SignalWorker(signal) => self.signal_worker(&[signal]),
+            Action::StopTree {
+                signal,
+                to: StopTo::Worker,
+            } => self.signal_worker(&[signal, libc::SIGCONT]),
+            Action::StopTree {
+                signal,
+                to: StopTo::Tree,
+            } => {
+                // Whom it reached is known to who asked for it.
+                let _ = stop_tree(signal);
+            }
+            Action::StopLeftBehind { signal } => {
+                let processes = stop_tree(signal).names;
+                if !processes.is_empty() {
+                    self.send(&FromGuard::LeftBehind { processes });
+                }
+            }
+            Action::KillTree => self.kill_tree(),
+            Action::Release(keeper) => return Performed::End(self.release(keeper)),
+            Action::Exit => return Performed::End(0),
+        }
+        Performed::Done
+    }
+
+    fn send(&mut self, frame: &FromGuard) {
+        if !self.machine.has_lost_keeper() {
+            self.outbox.send(&self.given.channel, frame);
+        }
+    }
+
+    fn fork(&mut self, start: &Start) -> Event {
+        let inherited = inherited::get();
+        let forked = match &self.setup {
+            Ok(setup) => fork_worker(setup, start, inherited),
+            Err(error) => {
+                let message = error.to_string();
+                return Event::NotForked { message };
+            }
+        };
+        match forked {
+            Ok(worker) => {
+                let pid = worker.pid;
+                self.worker = Some(worker);
+                // Before it runs: a pipe must close when the worker closes
+                // it, and one kill by group must not hit both of us.
+                process::leave_process_group();
+                inherited.let_go(&self.given.ours);
+                Event::Forked { pid }
+            }
+            Err(error) => Event::NotForked {
+                message: error.to_string(),
+            },
+        }
+    }
+
+    fn signal_worker(&self, signals: &[i32]) {
+        let Some(worker) = &self.worker else {
+            return;
+        };
+        for signal in signals {
+            // EPERM when it has changed its user, EINVAL for a number that is
+            // no signal's: neither changes what the guard does.
+            let _ = process::signal(worker.pid, *signal);
+        }
+    }
+
+    /// SIGKILL to everybody, now, and again for those who have had it.
+    fn kill_tree(&mut self) {
+        match &mut self.sweep {
+            None => self.sweep = Some(Sweep::new(&[])),
+            Some(sweep) => {
+                let unkillable = sweep.unkillable();
+                sweep.start_over();
+                self.report_unkillable(unkillable);
+            }
+        }
+        self.sweep_round();
+    }
+
+    pub(super) fn sweep_round(&mut self) {
+        if let Some(sweep) = &mut self.sweep {
+            self.round_due = sweep.round() == Round::Again;
+        }
+    }
+
+    fn report_unkillable(&mut self, processes: Vec<String>) {
+        for process in processes {
+            if !self.unkillable.contains(&process) {
+                self.unkillable.push(process.clone());
+                self.send(&FromGuard::Unkillable { process });
+            }
+        }
+    }
+
+    /// Becomes the releaser; returns only when that fails.
+    fn release(&mut self, keeper: Keeper) -> i32 {
+        let handle = self.given.keeper.as_ref().map(AsFd::as_fd);
+        let killed = self.sweep.as_ref().map_or(0, Sweep::killed);
+        let error: SysError = release::execute(&self.given.release, keeper, handle, killed);
+        stdio::say(&format!(
+            "lw-guard: cannot {error}; the lease runs out by itself"
+        ));
+        exit::FAILED.into()
+    }
+}

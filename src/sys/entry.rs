@@ -1,0 +1,178 @@
+//! The C `main`.
+//!
+//! Rust's own runtime ignores SIGPIPE, installs handlers for SEGV and BUS and
+//! opens closed standard descriptors before `fn main` runs; the worker has to
+//! get all of these as leasewrap got them. So the program starts here, and
+//! records what it was given before anything changes it.
+
+use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use super::inherited;
+
+/// Defines the program's C `main`: records what was inherited, and calls
+/// `$main(args: Vec<OsString>) -> i32` with the arguments (the first is the
+/// program's name).
+#[macro_export]
+macro_rules! entry {
+    ($main:path) => {
+        /// What the C runtime calls.
+        ///
+        /// # Safety
+        /// By the C runtime alone, once.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn main(
+            argc: ::std::ffi::c_int,
+            argv: *mut *mut ::std::ffi::c_char,
+        ) -> ::std::ffi::c_int {
+            // SAFETY: these are the C runtime's own arguments, once.
+            let args = unsafe { $crate::sys::entry::begin(argc, argv) };
+            $main(args)
+        }
+    };
+}
+
+/// Where the kernel has put the arguments.
+static ARGUMENTS: AtomicPtr<*mut c_char> = AtomicPtr::new(ptr::null_mut());
+
+/// Their lengths at the start.
+static LENGTHS: OnceLock<Vec<usize>> = OnceLock::new();
+
+/// Records what was inherited and copies the arguments.
+///
+/// # Safety
+/// `argc` and `argv` are those that `main` was called with, and no thread
+/// exists yet.
+pub unsafe fn begin(argc: c_int, argv: *mut *mut c_char) -> Vec<OsString> {
+    inherited::capture();
+    let count = usize::try_from(argc).unwrap_or(0);
+    let mut lengths = Vec::with_capacity(count);
+    let mut args = Vec::with_capacity(count);
+    for index in 0..count {
+        // SAFETY: argv has argc entries, each a C string that lives as long
+        // as the process (execve(2)).
+        let text = unsafe { CStr::from_ptr(*argv.add(index)) };
+        lengths.push(text.count_bytes());
+        args.push(OsString::from_vec(text.to_bytes().to_vec()));
+    }
+    // Only a second call could fail to set it.
+    let _ = LENGTHS.set(lengths);
+    ARGUMENTS.store(argv, Ordering::Relaxed);
+    args
+}
+
+/// Overwrites the passwords of `--db URL` and `--db=URL` where the kernel
+/// shows them to everyone (`/proc/PID/cmdline`). What comes after `--` is the
+/// worker's, and is left alone. To be called once the arguments were read,
+/// before there are threads.
+pub fn hide_passwords() {
+    let Some(lengths) = LENGTHS.get() else {
+        return;
+    };
+    let argv = ARGUMENTS.load(Ordering::Relaxed);
+    let mut next_is_url = false;
+    for (index, length) in lengths.iter().enumerate() {
+        // SAFETY: the C runtime's argv and its strings live as long as the
+        // process; their lengths were taken at the start, and only this
+        // function writes to them, never a NUL.
+        let text =
+            unsafe { std::slice::from_raw_parts_mut((*argv.add(index)).cast::<u8>(), *length) };
+        if text == b"--" {
+            return;
+        }
+        let url = if next_is_url {
+            next_is_url = false;
+            Some(text)
+        } else if text == b"--db" {
+            next_is_url = true;
+            None
+        } else {
+            text.strip_prefix_mut(b"--db=")
+        };
+        if let Some(url) = url {
+            for span in password_spans(OsStr::from_bytes(url)) {
+                url[span].fill(b'*');
+            }
+        }
+    }
+}
+
+trait StripPrefixMut {
+    fn strip_prefix_mut(&mut self, prefix: &[u8]) -> Option<&mut [u8]>;
+}
+
+impl StripPrefixMut for [u8] {
+    fn strip_prefix_mut(&mut self, prefix: &[u8]) -> Option<&mut [u8]> {
+        self.starts_with(prefix).then(|| &mut self[prefix.len()..])
+    }
+}
+
+/// Where the passwords stand in a database URL: between the colon and the at
+/// sign of `scheme://user:password@host` (the last one, should a badly quoted
+/// password hold another), and after `password=` (`sslpassword=` too).
+pub fn password_spans(url: &OsStr) -> Vec<std::ops::Range<usize>> {
+    let bytes = url.as_bytes();
+    let mut spans = Vec::new();
+    let find = |from: usize, needle: &[u8]| {
+        bytes[from..]
+            .windows(needle.len())
+            .position(|window| window == needle)
+            .map(|at| from + at)
+    };
+    if let Some(scheme) = find(0, b"://") {
+        let start = scheme + 3;
+        let query = find(start, b"?").unwrap_or(bytes.len());
+        if let Some(at) = bytes[start..query].iter().rposition(|byte| *byte == b'@') {
+            let user = &bytes[start..start + at];
+            if let Some(colon) = user.iter().position(|byte| *byte == b':') {
+                spans.push(start + colon + 1..start + at);
+            }
+        }
+    }
+    let mut from = 0;
+    while let Some(at) = find(from, b"password=") {
+        let start = at + b"password=".len();
+        // A URL's query goes on at `&`, a keyword string at a blank.
+        let end = bytes[start..]
+            .iter()
+            .position(|byte| matches!(byte, b'&' | b' '))
+            .map_or(bytes.len(), |end| start + end);
+        spans.push(start..end);
+        from = end;
+    }
+    spans
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_found_wherever_they_stand() {
+        for (url, hidden) in [
+            ("postgres://u:secret@h/db", "postgres://u:******@h/db"),
+            ("postgres://u:s@cret@h/db", "postgres://u:******@h/db"),
+            ("postgres://u@h:5432/db", "postgres://u@h:5432/db"),
+            ("postgres://h:5432/db", "postgres://h:5432/db"),
+            (
+                "postgres:///db?user=u&password=secret&sslmode=require",
+                "postgres:///db?user=u&password=******&sslmode=require",
+            ),
+            (
+                "host=h password=secret dbname=d",
+                "host=h password=****** dbname=d",
+            ),
+            ("sqlite:/tmp/x", "sqlite:/tmp/x"),
+            ("", ""),
+        ] {
+            let mut bytes = url.as_bytes().to_vec();
+            for span in password_spans(OsStr::new(url)) {
+                bytes[span].fill(b'*');
+            }
+            assert_eq!(String::from_utf8_lossy(&bytes), hidden);
+        }
+    }
+}

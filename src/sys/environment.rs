@@ -1,0 +1,278 @@
+//! Environments: the caller's, less what configures this leasewrap, plus what
+//! the worker is told (contract, section 7).
+
+use std::ffi::{CStr, CString};
+
+use super::role::{GUARD_VARIABLE, RELEASE_VARIABLE};
+use crate::wire::{PgOptions, Start};
+
+/// What configures this leasewrap, by what follows `LEASEWRAP_`.
+const OPTIONS: [&str; 39] = [
+    "CALL_TIMEOUT",
+    "CONFLICT_EXIT_CODE",
+    "DB",
+    "DB_FILE",
+    "GRACE",
+    "HOLD_AT_LEAST",
+    "HOOK_TIMEOUT",
+    "JITTER",
+    "LABEL",
+    "LISTEN",
+    "LOG",
+    "LOG_FORMAT",
+    "LOST_EXIT_CODE",
+    "MARGIN",
+    "NAME",
+    "NO_WAIT",
+    "ON_EVENT",
+    "OUTPUT",
+    "PGOPTIONS",
+    "PID_NAMESPACE",
+    "POLL_EVERY",
+    "PRECHECK",
+    "QUIET",
+    "REJOIN",
+    "RENEW_EVERY",
+    "SCHEMA",
+    "SLOTS",
+    "SOCKET",
+    "STOP_SIGNAL",
+    "STOP_TIMEOUT",
+    "STOP_TO",
+    "TAKEOVER",
+    "TAKEOVER_DELAY",
+    "TTL",
+    "VALUE",
+    "VERBOSE",
+    "WAIT",
+    "WORKER_WATCHDOG",
+    "YES",
+];
+
+/// The caller's service manager speaks to leasewrap by these.
+const OF_THE_MANAGER: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
+
+/// What the worker is told anew, and must not have from a leasewrap outside.
+const OF_THE_TERM: [&str; 5] = [
+    "LEASEWRAP_LEASE",
+    "LEASEWRAP_SLOT",
+    "LEASEWRAP_HOLDER",
+    "LEASEWRAP_TOKEN",
+    "LEASEWRAP_TTL_MS",
+];
+
+/// Whether a variable of this name stays with leasewrap.
+pub fn is_withheld(name: &str) -> bool {
+    let option = name.strip_prefix("LEASEWRAP_");
+    option.is_some_and(|option| OPTIONS.contains(&option)) || OF_THE_MANAGER.contains(&name)
+}
+
+unsafe extern "C" {
+    static environ: *const *const std::ffi::c_char;
+}
+
+/// Every variable as the kernel gave it, malformed ones included.
+fn variables() -> Vec<CString> {
+    let mut found = Vec::new();
+    // SAFETY: only read here; nothing in leasewrap changes the environment
+    // (`std::env::set_var` is unsafe, and there is none).
+    let mut next = unsafe { environ };
+    loop {
+        // SAFETY: an array that ends with null (environ(7)); null itself when
+        // there is none.
+        let Some(text) = (unsafe { next.as_ref() }).filter(|text| !text.is_null()) else {
+            return found;
+        };
+        // SAFETY: each a C string.
+        found.push(unsafe { CStr::from_ptr(*text) }.to_owned());
+        // SAFETY: not the end yet.
+        next = unsafe { next.add(1) };
+    }
+}
+
+fn name_of(variable: &CStr) -> &[u8] {
+    let bytes = variable.to_bytes();
+    let end = bytes.iter().position(|byte| *byte == b'=');
+    end.map_or(bytes, |end| &bytes[..end])
+}
+
+fn keep(withheld: impl Fn(&str) -> bool) -> Vec<CString> {
+    let mut variables = variables();
+    // No name of ours is anything but ASCII.
+    variables.retain(|variable| {
+        std::str::from_utf8(name_of(variable)).map_or(true, |name| !withheld(name))
+    });
+    variables
+}
+
+/// This process's environment less some variables.
+pub(super) fn without(names: &[&str]) -> Vec<CString> {
+    keep(|name| names.contains(&name))
+}
+
+/// For a guard: the caller's less what stays with leasewrap.
+pub(super) fn for_guard() -> Vec<CString> {
+    keep(|name| is_withheld(name) || name == GUARD_VARIABLE || name == RELEASE_VARIABLE)
+}
+
+/// The worker's, from the guard's.
+#[derive(Debug)]
+pub(super) struct WorkerEnvironment {
+    pub(super) variables: Vec<CString>,
+    /// Set when descriptors are passed to it (`sd_listen_fds(3)`): it must
+    /// find its own process id in `LISTEN_PID`.
+    pub(super) listens: bool,
+}
+
+impl WorkerEnvironment {
+    pub(super) fn new(start: &Start) -> Self {
+        let inherited = keep(|name| {
+            is_withheld(name)
+                || name == GUARD_VARIABLE
+                || name == RELEASE_VARIABLE
+                || OF_THE_TERM.contains(&name)
+        });
+        Self::from(inherited, start)
+    }
+
+    fn from(mut variables: Vec<CString>, start: &Start) -> Self {
+        let listens = variables.iter().any(|v| name_of(v) == b"LISTEN_FDS");
+        if listens {
+            // The handle in LISTEN_PIDFDID means leasewrap's process.
+            variables.retain(|v| !matches!(name_of(v), b"LISTEN_PID" | b"LISTEN_PIDFDID"));
+        }
+        let added = [
+            format!("LEASEWRAP_LEASE={}", start.name),
+            format!("LEASEWRAP_SLOT={}", start.slot),
+            format!("LEASEWRAP_HOLDER={}", start.holder),
+            format!("LEASEWRAP_TOKEN={}", start.token),
+            format!("LEASEWRAP_TTL_MS={}", start.ttl.as_millis()),
+        ];
+        // A lease's name holds no control characters, so no NUL.
+        variables.extend(added.into_iter().filter_map(|v| CString::new(v).ok()));
+        if let Some(options) = pgoptions(start) {
+            let old = variables.iter().position(|v| name_of(v) == b"PGOPTIONS");
+            let mut bytes = b"PGOPTIONS=".to_vec();
+            if let Some(old) = old.map(|at| variables.remove(at)) {
+                bytes.extend(&old.to_bytes()[bytes.len()..]);
+                bytes.push(b' ');
+            }
+            bytes.extend(options.into_bytes());
+            variables.extend(CString::new(bytes));
+        }
+        Self { variables, listens }
+    }
+}
+
+/// What is added to `PGOPTIONS`.
+fn pgoptions(start: &Start) -> Option<String> {
+    let check = match start.pgoptions {
+        PgOptions::Leave => return None,
+        PgOptions::Extend => "",
+        PgOptions::ExtendAndCheck => " -c client_connection_check_interval=500",
+    };
+    Some(format!(
+        "-c leasewrap.name={} -c leasewrap.slot={} -c leasewrap.token={}{check}",
+        escape(start.name.as_str()),
+        start.slot,
+        start.token,
+    ))
+}
+
+/// As the server splits them again: a backslash before blanks and backslashes
+/// (libpq's `options`).
+fn escape(value: &str) -> String {
+    let mut escaped = String::with_capacity(value.len());
+    for c in value.chars() {
+        if c == '\\' || c.is_ascii_whitespace() {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::lease::ids::{HolderId, LeaseName, Slot, Token};
+    use crate::lease::time::BootInstant;
+    use crate::wire::StopTo;
+
+    fn start(pgoptions: PgOptions) -> Start {
+        Start {
+            name: LeaseName::new(r"a b\c").unwrap(),
+            slot: Slot(2),
+            holder: HolderId(Uuid::nil()),
+            token: Token(77),
+            ttl: Duration::from_secs(3),
+            pgoptions,
+            deadline: BootInstant::ZERO,
+            grace: Duration::ZERO,
+            stop_signal: 15,
+            stop_to: StopTo::Tree,
+            stop_timeout: Duration::ZERO,
+        }
+    }
+
+    fn worker(given: &[&str], pgoptions: PgOptions) -> Vec<String> {
+        let given = given.iter().map(|v| CString::new(*v).unwrap()).collect();
+        WorkerEnvironment::from(given, &start(pgoptions))
+            .variables
+            .iter()
+            .map(|v| v.to_string_lossy().into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn the_worker_learns_of_its_term() {
+        assert_eq!(
+            worker(&["A=1"], PgOptions::Leave),
+            [
+                "A=1",
+                r"LEASEWRAP_LEASE=a b\c",
+                "LEASEWRAP_SLOT=2",
+                "LEASEWRAP_HOLDER=00000000-0000-0000-0000-000000000000",
+                "LEASEWRAP_TOKEN=77",
+                "LEASEWRAP_TTL_MS=3000",
+            ]
+        );
+    }
+
+    #[test]
+    fn pgoptions_are_extended_and_escaped() {
+        let added = r"-c leasewrap.name=a\ b\\c -c leasewrap.slot=2 -c leasewrap.token=77";
+        let last = |given: &[&str], options| worker(given, options).pop().unwrap();
+        assert_eq!(last(&[], PgOptions::Extend), format!("PGOPTIONS={added}"));
+        assert_eq!(
+            last(&["PGOPTIONS=-c x=y"], PgOptions::ExtendAndCheck),
+            format!("PGOPTIONS=-c x=y {added} -c client_connection_check_interval=500")
+        );
+    }
+
+    #[test]
+    fn passed_sockets_are_for_the_worker() {
+        let given = ["LISTEN_FDS=1", "LISTEN_PID=1", "LISTEN_PIDFDID=2"];
+        let given: Vec<_> = given.iter().map(|v| CString::new(*v).unwrap()).collect();
+        let environment = WorkerEnvironment::from(given, &start(PgOptions::Leave));
+        assert!(environment.listens);
+        let names: Vec<_> = environment.variables.iter().map(|v| name_of(v)).collect();
+        assert!(names.contains(&b"LISTEN_FDS".as_slice()));
+        assert!(!names.contains(&b"LISTEN_PID".as_slice()));
+        assert!(!names.contains(&b"LISTEN_PIDFDID".as_slice()));
+    }
+
+    #[test]
+    fn what_configures_leasewrap_stays_with_it() {
+        for name in ["LEASEWRAP_DB", "LEASEWRAP_DB_FILE", "NOTIFY_SOCKET"] {
+            assert!(is_withheld(name), "{name}");
+        }
+        for name in ["PGHOST", "LEASEWRAP_LEASE", "LEASEWRAP_OWN", "PATH"] {
+            assert!(!is_withheld(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Single processes: attributes of one's own, handles of others, waiting.
+
+use std::ffi::CStr;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::prctl;
+
+use super::{Result, SysError};
+
+/// Orphaned descendants become children of this process instead of init's.
+///
+/// # Errors
+/// `prctl(2)`, `PR_SET_CHILD_SUBREAPER`.
+pub fn become_subreaper() -> Result<()> {
+    prctl::set_child_subreaper(true).map_err(SysError::on("become a child subreaper"))
+}
+
+/// Neither dumped nor attached to, and /proc/self/{environ,mem,fd} closed to
+/// the same user. An exec resets it.
+///
+/// # Errors
+/// `prctl(2)`, `PR_SET_DUMPABLE`.
+pub fn become_undumpable() -> Result<()> {
+    prctl::set_dumpable(false).map_err(SysError::on("become undumpable"))
+}
+
+/// The name that `ps` and `killall` see.
+pub fn set_name(name: &CStr) {
+    // Only a string that cannot be read fails.
+    let _ = prctl::set_name(name);
+}
+
+/// Whether this process leads its session: a hang-up of the terminal reaches
+/// it alone.
+pub fn leads_session() -> bool {
+    nix::unistd::getsid(None) == Ok(nix::unistd::getpid())
+}
+
+/// A process group of one's own.
+pub fn leave_process_group() {
+    // Only a session leader is refused, which leads its own group already.
+    let _ = nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0));
+}
+
+/// A handle of the process `pid` that can never mean another one
+/// (`pidfd_open(2)`); close-on-exec.
+///
+/// # Errors
+/// ESRCH when there is none; ENOSYS before Linux 5.3.
+pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the result is checked below.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = Errno::result(fd)?;
+    let fd = RawFd::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    // SAFETY: the kernel has just made it, for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends a signal through a handle (`pidfd_send_signal(2)`); 0 only asks
+/// whether it could be.
+///
+/// # Errors
+/// ESRCH when it has ended and was reaped, EPERM when it is another user's.
+pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: a null siginfo means that of kill(2); the rest are numbers.
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    Errno::result(sent)?;
+    Ok(())
+}
+
+/// `kill(2)` for one process. Only for a child that was not reaped, or
+/// oneself: any other pid may have come to mean somebody else.
+///
+/// # Errors
+/// ESRCH, EPERM.
+pub fn signal(pid: i32, signal: i32) -> io::Result<()> {
+    if pid <= 0 {
+        // Zero and below are groups.
+        return Err(Errno::ESRCH.into());
+    }
+    // SAFETY: two numbers.
+    Errno::result(unsafe { libc::kill(pid, signal) })?;
+    Ok(())
+}
+
+/// What has become of a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It has ended with this code, and was reaped.
+    Exited(u8),
+    /// This signal has ended it, and it was reaped.
+    Killed(i32),
+    /// This signal has stopped it.
+    Stopped(i32),
+    /// It runs on.
+    Continued,
+}
+
+/// An answer of `waitid(2)` with WNOHANG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waited {
+    /// Something has become of a child.
+    Changed {
+        /// Which one.
+        pid: i32,
+        /// What.
+        change: Change,
+    },
+    /// There are children, and nothing new of them.
+    Nothing,
+    /// ECHILD: there is no child (by this handle). With [`wait_any`] this,
+    /// and nothing else, means that the tree is empty.
+    NoChild,
+}
+
+/// Any child, of any kind (`__WALL`): reaps it when it has ended.
+pub fn wait_any() -> Waited {
+    wait(libc::P_ALL, 0)
+}
+
+/// One child by its pid.
+pub fn wait_pid(pid: i32) -> Waited {
+    wait(libc::P_PID, pid.cast_unsigned())
+}
+
+/// One child by its handle.
+pub fn wait_pidfd(pidfd: BorrowedFd<'_>) -> Waited {
+    wait(libc::P_PIDFD, pidfd.as_raw_fd().cast_unsigned())
+}
+
+fn wait(kind: libc::idtype_t, id: u32) -> Waited {
+    let options = libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG | libc::__WALL;
+    loop {
+        // SAFETY: all zeroes is a siginfo_t.
+        let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+        // SAFETY: `info` outlives the call.
+        let waited = unsafe { libc::waitid(kind, id, &raw mut info, options) };
+        match Errno::result(waited) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => continue,
+            // ECHILD; the others cannot be with these arguments.
+            Err(_) => return Waited::NoChild,
+        }
+        // SAFETY: waitid fills these two in, or leaves the zeroes.
+        let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+        if pid == 0 {
+            return Waited::Nothing;
+        }
+        let change = match info.si_code {
+            libc::CLD_EXITED => Change::Exited(status.to_le_bytes()[0]),
+            libc::CLD_KILLED | libc::CLD_DUMPED => Change::Killed(status),
+            libc::CLD_CONTINUED => Change::Continued,
+            // CLD_STOPPED, and CLD_TRAPPED of a traced one.
+            _ => Change::Stopped(status),
+        };
+        return Waited::Changed { pid, change };
+    }
+}
+
+/// Reaps those children of this process that have ended, but for those that
+/// somebody else waits for. For a keeper (as PID 1 above all) that has hooks
+/// of its own beside the orphans that it adopts.
+pub fn reap_orphans(not: &[i32]) {
+    let mut children = Vec::new();
+    super::tree::children_of_self(&mut children);
+    for pid in children {
+        if not.contains(&pid) {
+            // Stops and the like of a stranger are news to nobody.
+            let _ = wait_pid(pid);
+        }
+    }
+}

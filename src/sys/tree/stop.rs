@@ -1,0 +1,99 @@
+//! A signal once to each process of the tree.
+
+use std::collections::HashSet;
+
+use super::children::Lister;
+use super::{Member, Signalled, signal_member, stat};
+
+/// The most processes that are named.
+const NAMED: usize = 16;
+
+/// Whom a signal has reached.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Stopped {
+    /// How many.
+    pub count: usize,
+    /// `pid name` of the first few.
+    pub names: Vec<String>,
+}
+
+/// Sends `signal`, followed by CONT, once to every descendant of this
+/// process, parents first.
+///
+/// A process's children are read right after it was signalled: whoever is
+/// there then was started before the signal could take effect, and gets it;
+/// what a handler starts (a clean-up command) is not there yet, and gets
+/// none. Whoever ends by the signal hands its children to this process, the
+/// subreaper; so this process's own children are read again, at once, until
+/// none is new.
+pub fn stop_tree(signal: i32) -> Stopped {
+    let mut walk = Walk {
+        lister: Lister::new(),
+        seen: HashSet::new(),
+        signal,
+        stopped: Stopped::default(),
+    };
+    let mut children = Vec::new();
+    loop {
+        walk.lister.refresh();
+        children.clear();
+        walk.lister.children_of_self(&mut children);
+        let seen_before = walk.seen.len();
+        for pid in &children {
+            walk.visit(*pid);
+        }
+        if walk.seen.len() == seen_before {
+            return walk.stopped;
+        }
+    }
+}
+
+struct Walk {
+    lister: Lister,
+    seen: HashSet<i32>,
+    signal: i32,
+    stopped: Stopped,
+}
+
+impl Walk {
+    /// One child of ours and all below it. By a list of its own, not by
+    /// recursion: a tree may be as deep as it likes.
+    fn visit(&mut self, child: i32) {
+        let mut waiting = vec![Member {
+            pid: child,
+            own: true,
+        }];
+        let mut children = Vec::new();
+        while let Some(member) = waiting.pop() {
+            if !self.seen.insert(member.pid) {
+                continue;
+            }
+            let Some(found) = stat::read(member.pid) else {
+                continue;
+            };
+            children.clear();
+            // Before as well: it may end by the signal so fast that its
+            // children could not be listed any more.
+            self.lister
+                .children(member.pid, found.threads, &mut children);
+            let signals = [self.signal, libc::SIGCONT];
+            let sent = signal_member(member, &signals, |pid| self.seen.contains(&pid));
+            self.lister
+                .children(member.pid, found.threads, &mut children);
+            // Nobody to stop: a zombie without threads.
+            if sent == Signalled::Sent && (found.state != b'Z' || found.threads > 1) {
+                self.stopped.count += 1;
+                if self.stopped.names.len() < NAMED {
+                    self.stopped
+                        .names
+                        .push(format!("{} {}", found.pid, found.name));
+                }
+            }
+            let below = children.iter().rev().map(|pid| Member {
+                pid: *pid,
+                own: false,
+            });
+            waiting.extend(below);
+        }
+    }
+}
