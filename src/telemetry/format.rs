@@ -127,16 +127,16 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
-/// A duration for people: to the millisecond below ten seconds, then to the
-/// second.
+/// A duration for people: to the millisecond below ten seconds, to the tenth
+/// of a second below a minute, then to the second.
 pub fn span(duration: Duration) -> String {
-    let millis = duration.as_millis();
-    let rounded = if millis < 10_000 {
-        Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
-    } else {
-        Duration::from_secs(duration.as_secs())
+    let step = match duration.as_secs() {
+        0..10 => 1,
+        10..60 => 100,
+        _ => 1000,
     };
-    humantime::format_duration(rounded).to_string()
+    let millis = millis(duration) / step * step;
+    humantime::format_duration(Duration::from_millis(millis)).to_string()
 }
 
 /// A duration for machines: whole milliseconds.
@@ -220,6 +220,7 @@ mod tests {
     #[test]
     fn spans_are_as_exact_as_people_need() {
         assert_eq!(span(Duration::from_micros(1_234_567)), "1s 234ms");
+        assert_eq!(span(Duration::from_millis(10_850)), "10s 800ms");
         assert_eq!(span(Duration::from_millis(95_400)), "1m 35s");
         assert_eq!(span(Duration::ZERO), "0s");
         assert_eq!(signal_name(15), "SIGTERM");
