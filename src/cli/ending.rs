@@ -6,6 +6,7 @@ use super::args::run::RunOptions;
 use crate::keeper::Audience;
 use crate::lease::keeper::Keeper;
 use crate::lease::keeper::event::{GivenBack, Outcome, StopCause, Transition};
+use crate::lease::record::Term;
 use crate::lease::time::BootInstant;
 use crate::sys::clock;
 use crate::telemetry::Telemetry;
@@ -17,6 +18,8 @@ use crate::telemetry::transition::{self, Context};
 pub struct Record {
     name: crate::lease::ids::LeaseName,
     began: BootInstant,
+    rides_out: Duration,
+    term: Option<Term>,
     acquired: Option<BootInstant>,
     stop: Option<StopCause>,
     runs_out_in: Option<Duration>,
@@ -28,6 +31,8 @@ impl Record {
         Self {
             name: options.name.clone(),
             began: clock::now(),
+            rides_out: options.timing.rides_out(),
+            term: None,
             acquired: None,
             stop: None,
             runs_out_in: None,
@@ -52,7 +57,7 @@ impl Record {
             waited: self.acquired.unwrap_or(now).saturating_since(self.began),
             held: self.acquired.map(|at| now.saturating_since(at)),
             runs_out_in: self.runs_out_in,
-            rides_out: options.timing.rides_out(),
+            rides_out: self.rides_out,
         });
         exit_code
     }
@@ -74,7 +79,8 @@ impl<'a> Teller<'a> {
 impl Audience for Teller<'_> {
     fn told(&mut self, transition: &Transition, keeper: &Keeper, now: BootInstant) {
         match transition {
-            Transition::Acquired { .. } => {
+            Transition::Acquired { term, .. } => {
+                self.record.term = Some(term.clone());
                 self.record.acquired = Some(now);
                 self.record.stop = None;
                 self.record.runs_out_in = None;
@@ -98,8 +104,9 @@ impl Audience for Teller<'_> {
             transition,
             &Context {
                 name: &self.record.name,
-                term: keeper.term(),
+                term: keeper.term().or(self.record.term.as_ref()),
                 now,
+                rides_out: self.record.rides_out,
             },
         );
     }

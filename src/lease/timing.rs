@@ -241,6 +241,27 @@ impl fmt::Display for Shown {
     }
 }
 
+/// A duration for people: to the millisecond below ten seconds, to the tenth
+/// of a second below a minute, then to the second.
+#[derive(Debug, Clone, Copy)]
+pub struct Rounded(
+    /// What is shown.
+    pub Duration,
+);
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let step = match self.0.as_secs() {
+            0..10 => 1,
+            10..60 => 100,
+            _ => 1000,
+        };
+        let millis = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
+        let rounded = Duration::from_millis(millis / step * step);
+        humantime::format_duration(rounded).fmt(f)
+    }
+}
+
 /// A drawn number, for jitter: an argument of the machines, like the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Chance(

@@ -250,7 +250,12 @@ pub fn ignore_pipe() {
 pub fn stop_self(signal: i32) {
     let before = action(signal);
     set_disposition(signal, Disposition::Default);
-    let _ = super::process::signal(std::process::id().cast_signed(), signal);
+    // To this very thread: it has stopped when the call returns, while one to
+    // the process may stop another thread first.
+    // SAFETY: three numbers.
+    unsafe {
+        libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::gettid(), signal);
+    }
     set_action(signal, &before);
 }
 

@@ -52,3 +52,8 @@ fn is_below(process: &Stat, ancestor: i32) -> bool {
     }
     false
 }
+
+/// The process group of `pid`.
+pub fn group(pid: i32) -> Option<i32> {
+    stat::read(pid).map(|found| found.group)
+}

@@ -12,6 +12,8 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::lease::timing::Rounded;
+
 /// Formats events as text.
 #[derive(Debug, Clone, Copy)]
 pub struct Text {
@@ -130,13 +132,7 @@ pub fn one_line(text: &str) -> String {
 /// A duration for people: to the millisecond below ten seconds, to the tenth
 /// of a second below a minute, then to the second.
 pub fn span(duration: Duration) -> String {
-    let step = match duration.as_secs() {
-        0..10 => 1,
-        10..60 => 100,
-        _ => 1000,
-    };
-    let millis = millis(duration) / step * step;
-    humantime::format_duration(Duration::from_millis(millis)).to_string()
+    Rounded(duration).to_string()
 }
 
 /// A duration for machines: whole milliseconds.

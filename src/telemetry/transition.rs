@@ -20,6 +20,8 @@ pub struct Context<'a> {
     pub term: Option<&'a Term>,
     /// When it happened.
     pub now: BootInstant,
+    /// The longest outage that the times in use ride out.
+    pub rides_out: Duration,
 }
 
 impl Context<'_> {
@@ -146,7 +148,9 @@ fn acquired(
                 incarnation = %grant.incarnation,
                 deadline_ms = millis(context.left(deadline)),
                 basis = basis_name(basis),
-                "lease acquired: {basis}"
+                rides_out_ms = millis(context.rides_out),
+                "lease acquired: {basis}; an outage of the database of up to {} will pass unnoticed",
+                span(context.rides_out)
             )
         };
     }

@@ -2,7 +2,7 @@
 //! has started.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,8 +14,12 @@ use super::run::{MARK, PART, number, run};
 use super::sys::{self, Start};
 use super::wait::{SOON, maybe, until};
 
-/// The binary under test.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_leasewrap");
+/// The binary under test: Cargo's, or `$LEASEWRAP_TESTS_BINARY` (a release
+/// build, say).
+pub fn binary() -> PathBuf {
+    let other = std::env::var_os("LEASEWRAP_TESTS_BINARY").map(PathBuf::from);
+    other.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_leasewrap")))
+}
 
 /// A leasewrap that is about to be started.
 #[derive(Debug)]
@@ -31,6 +35,7 @@ pub struct Builder {
     below: Vec<String>,
     json: bool,
     part: String,
+    program: PathBuf,
 }
 
 /// A leasewrap with no option but the log's format.
@@ -46,6 +51,7 @@ pub fn leasewrap() -> Builder {
         below: Vec::new(),
         json: true,
         part: format!("{}.{}", std::process::id(), number()),
+        program: binary(),
     }
 }
 
@@ -137,10 +143,16 @@ impl Builder {
         self
     }
 
+    /// A copy of the binary in place of itself.
+    pub fn program(mut self, copy: &Path) -> Self {
+        self.program = copy.to_owned();
+        self
+    }
+
     /// The words of the whole command line.
     pub fn words(&self) -> Vec<String> {
         let mut words = self.below.clone();
-        words.push(BINARY.to_owned());
+        words.push(self.program.display().to_string());
         if self.json {
             words.extend(["--log-format".to_owned(), "json".to_owned()]);
         }
@@ -398,14 +410,15 @@ impl Drop for Leasewrap {
         if std::thread::panicking() {
             eprintln!("--- {:?} ---\n{}", self.words, self.log().join("\n"));
         }
-        let mut below = proc::descendants(self.pid());
+        // Once it has ended, its pid may be somebody else's.
         let ended = self.ended().is_some();
         if !ended {
-            below.push(self.pid());
+            let below = proc::descendants(self.pid());
+            sys::kill(self.pid(), libc::SIGKILL);
+            below
+                .into_iter()
+                .for_each(|pid| _ = sys::kill(pid, libc::SIGKILL));
         }
-        below
-            .into_iter()
-            .for_each(|pid| _ = sys::kill(pid, libc::SIGKILL));
         let entry = format!("{PART}={}", self.part);
         proc::kill_all(|| proc::marked(&entry));
         if !ended {

@@ -5,6 +5,7 @@
 //! kills and deletes it when the test process ends, however it ends.
 #![expect(dead_code, reason = "each test target uses a part of the kit")]
 
+pub mod installation;
 pub mod leasewrap;
 pub mod proc;
 pub mod programs;
@@ -12,6 +13,7 @@ pub mod proxy;
 pub mod pty;
 pub mod run;
 pub mod server;
+pub mod session;
 pub mod sys;
 pub mod wait;
 pub mod witness;

@@ -165,14 +165,15 @@ impl Drop for Terminal {
         if std::thread::panicking() {
             eprintln!("--- the screen ---\n{}", self.screen());
         }
-        let below = proc::descendants(self.pid());
+        // Once it has ended, its pid may be somebody else's.
         if self.child.try_wait().ok().flatten().is_none() {
+            let below = proc::descendants(self.pid());
             let _result = self.child.kill();
             let _status = self.child.wait();
+            below
+                .into_iter()
+                .for_each(|pid| _ = sys::kill(pid, libc::SIGKILL));
         }
-        below
-            .into_iter()
-            .for_each(|pid| _ = sys::kill(pid, libc::SIGKILL));
         let entry = format!("{PART}={}", self.part);
         proc::kill_all(|| proc::marked(&entry));
     }

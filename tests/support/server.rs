@@ -2,16 +2,17 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use super::proc;
-use super::run::{MARK, base, number, run};
-use super::sys::{self, Start};
+use super::installation::{as_owner, checked, faketime, template, tool};
+use super::run::{MARK, number, run};
+use super::session::Session;
 use super::wait::{SOON, maybe, until};
+use super::{proc, sys};
 
 /// What a server is started with.
 #[derive(Debug, Clone, Default)]
@@ -331,29 +332,7 @@ impl Server {
 
     /// A session that stays open, to hold locks and transactions.
     pub fn session(&self, database: &str) -> Session {
-        let mut command = self.psql_command(database);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut psql = command.spawn().expect("start psql");
-        let input = psql.stdin.take().expect("psql's stdin");
-        let seen = Arc::new(Mutex::new(String::new()));
-        let outputs: [Box<dyn std::io::Read + Send>; 2] = [
-            Box::new(psql.stdout.take().expect("psql's stdout")),
-            Box::new(psql.stderr.take().expect("psql's stderr")),
-        ];
-        for mut output in outputs {
-            let seen = Arc::clone(&seen);
-            std::thread::spawn(move || {
-                let mut buffer = [0; 4096];
-                while let Ok(count @ 1..) = output.read(&mut buffer) {
-                    let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
-                    seen.lock().expect("no test panics inside").push_str(&text);
-                }
-            });
-        }
-        Session { psql, input, seen }
+        Session::start(self.psql_command(database))
     }
 
     fn psql_command(&self, database: &str) -> Command {
@@ -370,7 +349,10 @@ impl Server {
         ]);
         command.arg(&self.dir).args(["-p", &self.port.to_string()]);
         command
-            .env("PGOPTIONS", "-c client_min_messages=warning")
+            .env(
+                "PGOPTIONS",
+                "-c client_min_messages=warning -c statement_timeout=60s",
+            )
             .env("PGCONNECT_TIMEOUT", "20");
         command.env(MARK, run().dir());
         command
@@ -405,41 +387,6 @@ impl Drop for Server {
     }
 }
 
-/// A psql that stays open.
-pub struct Session {
-    psql: Child,
-    input: ChildStdin,
-    seen: Arc<Mutex<String>>,
-}
-
-impl Session {
-    /// Runs SQL and waits until it is done; what psql printed, errors included.
-    #[track_caller]
-    pub fn run(&mut self, sql: &str) -> String {
-        let done = format!("done{}", number());
-        self.send(&format!("{sql};\n\\echo {done}"));
-        until(&format!("psql is done with {sql}"), SOON, || {
-            let seen = self.seen.lock().expect("no test panics inside");
-            seen.contains(&done)
-                .then(|| seen.replace(&done, "").trim().to_owned())
-        })
-    }
-
-    /// Sends text without waiting for anything.
-    pub fn send(&mut self, text: &str) {
-        use std::io::Write;
-        self.seen.lock().expect("no test panics inside").clear();
-        writeln!(self.input, "{text}").expect("write to psql");
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let _result = self.psql.kill();
-        let _status = self.psql.wait();
-    }
-}
-
 fn pid_of(child: &Child) -> i32 {
     i32::try_from(child.id()).expect("a pid fits")
 }
@@ -456,128 +403,4 @@ fn free_port() -> u16 {
             return port;
         }
     }
-}
-
-/// The user `postgres`, when we are root: PostgreSQL refuses to run as root.
-fn owner() -> Option<&'static nix::unistd::User> {
-    static OWNER: OnceLock<Option<nix::unistd::User>> = OnceLock::new();
-    let owner = OWNER.get_or_init(|| {
-        if !nix::unistd::geteuid().is_root() {
-            return None;
-        }
-        let user = nix::unistd::User::from_name("postgres").expect("read the user database");
-        Some(user.expect("a user postgres: install Debian's package `postgresql`"))
-    });
-    owner.as_ref()
-}
-
-/// `program` as a user that PostgreSQL accepts, in a session of its own.
-fn as_owner(program: &Path) -> Command {
-    let mut command = match owner() {
-        None => Command::new(program),
-        Some(user) => {
-            let mut command = Command::new("setpriv");
-            command
-                .arg(format!("--reuid={}", user.uid))
-                .arg(format!("--regid={}", user.gid));
-            command.arg("--clear-groups").arg(program);
-            command
-        }
-    };
-    command.env(MARK, run().dir()).current_dir("/");
-    sys::prepare(&mut command, Start::default());
-    command
-}
-
-#[track_caller]
-fn checked(command: &mut Command) {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// A program of PostgreSQL: from `$LEASEWRAP_TESTS_PG_BIN`, Debian's newest
-/// version, or the path.
-pub fn tool(name: &str) -> PathBuf {
-    static BIN: OnceLock<PathBuf> = OnceLock::new();
-    let bin = BIN.get_or_init(|| {
-        let given = std::env::var_os("LEASEWRAP_TESTS_PG_BIN").map(PathBuf::from);
-        let debian = fs::read_dir("/usr/lib/postgresql")
-            .into_iter()
-            .flatten()
-            .flatten();
-        let mut debian: Vec<PathBuf> = debian.map(|version| version.path().join("bin")).collect();
-        debian.sort_by_key(|bin| {
-            let version = bin
-                .parent()
-                .and_then(Path::file_name)
-                .and_then(|name| name.to_str());
-            std::cmp::Reverse(version.and_then(|version| version.parse::<u32>().ok()))
-        });
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let path: Vec<PathBuf> = std::env::split_paths(&path).collect();
-        let found = given
-            .into_iter()
-            .chain(debian)
-            .chain(path)
-            .find(|bin| bin.join("initdb").exists());
-        found.expect("PostgreSQL's initdb: install Debian's package `postgresql`")
-    });
-    bin.join(name)
-}
-
-fn faketime() -> PathBuf {
-    let places = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
-    let mut places = places.map(|dir| dir.path().join("faketime/libfaketime.so.1"));
-    places
-        .find(|path| path.exists())
-        .expect("libfaketime: install Debian's package `libfaketime`")
-}
-
-/// A data directory to copy, made once per version of PostgreSQL and user.
-fn template() -> PathBuf {
-    static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
-    TEMPLATE.get_or_init(make_template).clone()
-}
-
-fn make_template() -> PathBuf {
-    let version = Command::new(tool("postgres"))
-        .arg("--version")
-        .output()
-        .expect("run postgres");
-    let version = String::from_utf8_lossy(&version.stdout)
-        .trim()
-        .replace([' ', '(', ')', '/'], "_");
-    let finished = base().join(format!("template-1-{version}"));
-    let uid = owner()
-        .map_or_else(nix::unistd::geteuid, |user| user.uid)
-        .as_raw();
-    if fs::metadata(finished.join("data")).is_ok_and(|data| data.uid() == uid) {
-        return finished;
-    }
-    let making = run().directory("template");
-    let mut initdb = as_owner(&tool("initdb"));
-    initdb.args([
-        "-U",
-        "postgres",
-        "-A",
-        "trust",
-        "-E",
-        "UTF8",
-        "--locale=C",
-        "--no-sync",
-    ]);
-    checked(
-        initdb
-            .args(["--wal-segsize=1", "--no-instructions", "-D"])
-            .arg(making.join("data")),
-    );
-    // Another process may have been quicker; its template is as good.
-    let _result = fs::rename(&making, &finished);
-    finished
 }

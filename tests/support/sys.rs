@@ -1,6 +1,6 @@
 //! What the kit needs of the kernel; its only file with `unsafe`.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -84,8 +84,20 @@ pub fn prepare(command: &mut Command, start: Start) {
                 libc::sigaddset(&mut set, signal);
             }
             libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());
+            // Whatever the test runner itself was started with stays out of the test.
+            libc::syscall(
+                libc::SYS_close_range,
+                3,
+                c_uint::MAX,
+                libc::CLOSE_RANGE_CLOEXEC,
+            );
             for &(from, to) in &start.descriptors {
-                if libc::dup2(from, to) < 0 {
+                let done = if from == to {
+                    libc::fcntl(to, libc::F_SETFD, 0)
+                } else {
+                    libc::dup2(from, to)
+                };
+                if done < 0 {
                     return Err(std::io::Error::last_os_error());
                 }
             }
@@ -115,14 +127,33 @@ pub fn ignore(signal: c_int) {
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
-/// Has `signal` write its number, as one byte, to descriptor `fd`.
-pub fn report(signal: c_int, fd: c_int) {
+/// Whether a program can catch `signal` and go on: not KILL and STOP, not
+/// the C library's own 32 and 33, not those that say that it has a fault.
+pub fn catchable(signal: c_int) -> bool {
+    const FAULTS: [c_int; 7] = [
+        libc::SIGILL,
+        libc::SIGTRAP,
+        libc::SIGABRT,
+        libc::SIGBUS,
+        libc::SIGFPE,
+        libc::SIGSEGV,
+        libc::SIGSYS,
+    ];
+    (1..=64).contains(&signal)
+        && ![libc::SIGKILL, libc::SIGSTOP, 32, 33].contains(&signal)
+        && !FAULTS.contains(&signal)
+}
+
+/// Has every catchable signal write `signal N` and a line's end to descriptor `fd`.
+pub fn report(fd: c_int) {
     static FD: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(-1);
     extern "C" fn handler(signal: c_int) {
-        let byte = signal.to_le_bytes()[0];
+        let mut line = *b"signal 00\n";
+        line[7] += u8::try_from(signal / 10).unwrap_or(0);
+        line[8] += u8::try_from(signal % 10).unwrap_or(0);
         let fd = FD.load(std::sync::atomic::Ordering::Relaxed);
-        // SAFETY: write(2) is async-signal-safe; the buffer is one byte long.
-        unsafe { libc::write(fd, std::ptr::from_ref(&byte).cast(), 1) };
+        // SAFETY: write(2) is async-signal-safe; the buffer is as long as said.
+        unsafe { libc::write(fd, line.as_ptr().cast(), line.len()) };
     }
     FD.store(fd, std::sync::atomic::Ordering::Relaxed);
     let action = libc::sigaction {
@@ -132,8 +163,16 @@ pub fn report(signal: c_int, fd: c_int) {
         sa_mask: unsafe { std::mem::zeroed() },
         sa_restorer: None,
     };
-    // SAFETY: the handler does nothing that is not async-signal-safe.
-    unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
+    for signal in (1..=64).filter(|signal| catchable(*signal)) {
+        // SAFETY: the handler does nothing that is not async-signal-safe.
+        unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
+    }
+}
+
+/// Ends the calling thread alone.
+pub fn end_thread() -> ! {
+    // SAFETY: the kit's programs have nothing on this thread that must be dropped.
+    unsafe { libc::pthread_exit(std::ptr::null_mut()) }
 }
 
 /// `CLOCK_BOOTTIME`, in nanoseconds.

@@ -204,6 +204,7 @@ struct Plan {
     chains: u32,
     ignore: Vec<i32>,
     report: bool,
+    leader_gone: bool,
     exit_after: Option<Duration>,
     exit_code: i32,
 }
@@ -213,8 +214,8 @@ struct Plan {
 /// `children=N` forks N children that stamp; `daemon` forks one that leaves
 /// for a session of its own; `chains=N` forks N processes that stamp once,
 /// fork the next and end; `ignore=SIGNAL` ignores that number; `report`
-/// writes the numbers of the signals HUP, INT, QUIT, USR1, USR2, TERM, CONT,
-/// WINCH, ALRM and of the first real-time one to stdout, as a byte each;
+/// catches every signal that can be caught and writes `signal N` lines to
+/// stdout; `leader-gone` ends the first thread while another one stamps;
 /// `exit-after=MS` ends the worker itself, with `exit-code=N`.
 pub fn main(args: &[String]) -> i32 {
     let Some((log, options)) = args.split_first() else {
@@ -233,6 +234,7 @@ pub fn main(args: &[String]) -> i32 {
             "chains" => plan.chains = number,
             "ignore" => plan.ignore.push(signed),
             "report" => plan.report = true,
+            "leader-gone" => plan.leader_gone = true,
             "exit-after" => plan.exit_after = Some(Duration::from_millis(number.into())),
             "exit-code" => plan.exit_code = signed,
             _ => return 2,
@@ -247,19 +249,12 @@ pub fn main(args: &[String]) -> i32 {
 fn perform(log: &File, plan: &Plan) -> i32 {
     plan.ignore.iter().for_each(|signal| sys::ignore(*signal));
     if plan.report {
-        let all = [
-            libc::SIGHUP,
-            libc::SIGINT,
-            libc::SIGQUIT,
-            libc::SIGUSR1,
-            libc::SIGUSR2,
-            libc::SIGTERM,
-            libc::SIGCONT,
-            libc::SIGWINCH,
-            libc::SIGALRM,
-            libc::SIGRTMIN(),
-        ];
-        all.into_iter().for_each(|signal| sys::report(signal, 1));
+        sys::report(1);
+    }
+    if plan.leader_gone {
+        let log = log.try_clone().expect("share the log");
+        std::thread::spawn(move || stamp_for(&log, 4, None));
+        sys::end_thread();
     }
     for _ in 0..plan.children {
         if sys::fork() == 0 {

@@ -1,0 +1,234 @@
+//! Deadlines, lost keepers, broken frames.
+
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use leasewrap::sys::clock;
+use leasewrap::sys::process;
+use leasewrap::wire::{FromGuard, NotStarted, StopReason, ToGuard, WorkerEnd};
+
+use crate::support::{
+    Keeper, LIMIT, Place, at, eventually, helper_command, is_alive, start, state,
+};
+
+#[test]
+fn a_deadline_that_is_not_extended_stops_and_then_kills() {
+    let place = Place::new();
+    let script = "trap 'echo term >>$1' TERM; echo ready >>$1; while :; do sleep 0.02; done";
+    let keeper = Keeper::new(&["sh", "-c", script, "sh", &place.path("out")]);
+    let begun = clock::now();
+    keeper.start(Duration::from_millis(900));
+    let near = FromGuard::Stopping(StopReason::DeadlineNear);
+    assert_eq!(keeper.next(), near);
+    let stopped = at(clock::now(), begun);
+    assert!(stopped >= Duration::from_millis(590), "{stopped:?}");
+    let reached = FromGuard::Stopping(StopReason::DeadlineReached);
+    assert_eq!(keeper.next(), reached);
+    assert_eq!(keeper.until_ended(), WorkerEnd::Signaled(libc::SIGKILL));
+    keeper.until_empty();
+    let killed = at(clock::now(), begun);
+    assert!(killed >= Duration::from_millis(900), "{killed:?}");
+    assert!(killed < Duration::from_millis(1_100), "{killed:?}");
+    keeper.dismiss();
+    assert_eq!(place.read("out"), "ready\nterm\n");
+}
+
+#[test]
+fn a_deadline_that_is_extended_lets_the_worker_live() {
+    let keeper = Keeper::new(&["sleep", "60"]);
+    keeper.start(Duration::from_millis(600));
+    for seq in 0..10 {
+        let deadline = clock::now() + Duration::from_millis(600);
+        keeper.send(&ToGuard::Deadline { seq, deadline });
+        assert_eq!(keeper.next(), FromGuard::Ack { seq });
+        assert_eq!(keeper.next_within(Duration::from_millis(100)), None);
+    }
+    keeper.send(&ToGuard::Kill);
+    assert_eq!(keeper.until_ended(), WorkerEnd::Signaled(libc::SIGKILL));
+    keeper.until_empty();
+    keeper.dismiss();
+}
+
+#[test]
+fn an_extension_after_the_stop_changes_nothing() {
+    let script = "trap '' TERM; while :; do sleep 0.02; done";
+    let keeper = Keeper::new(&["sh", "-c", script]);
+    keeper.start(Duration::from_millis(600));
+    let near = FromGuard::Stopping(StopReason::DeadlineNear);
+    assert_eq!(keeper.next(), near);
+    let deadline = clock::now() + Duration::from_secs(60);
+    keeper.send(&ToGuard::Deadline { seq: 1, deadline });
+    assert_eq!(keeper.next(), FromGuard::Ack { seq: 1 });
+    let reached = FromGuard::Stopping(StopReason::DeadlineReached);
+    assert_eq!(keeper.next(), reached);
+    keeper.until_empty();
+    keeper.dismiss();
+}
+
+#[test]
+fn a_start_after_the_deadline_is_refused() {
+    let place = Place::new();
+    let keeper = Keeper::new(&["touch", &place.path("ran")]);
+    let mut late = start(Duration::ZERO);
+    late.grace = Duration::ZERO;
+    keeper.send(&ToGuard::Start(late));
+    let refused = FromGuard::NotStarted(NotStarted::Late);
+    assert_eq!(keeper.next(), refused);
+    keeper.send(&ToGuard::Ping { seq: 0 });
+    keeper.dismiss();
+    assert!(!std::path::Path::new(&place.path("ran")).exists());
+}
+
+#[test]
+fn a_keeper_that_vanishes_takes_the_tree_with_it() {
+    let place = Place::new();
+    let script = "trap '' TERM; setsid sleep 61 & echo $! >>$1; wait";
+    let keeper = Keeper::new(&["sh", "-c", script, "sh", &place.path("pid")]);
+    let worker = keeper.start(Duration::from_secs(60));
+    let daemon = place.number("pid");
+    let guard_ends = keeper.vanish();
+    guard_ends();
+    assert!(!is_alive(worker) && !is_alive(daemon));
+}
+
+#[test]
+fn frames_that_make_no_sense_kill() {
+    for frame in [
+        vec![],
+        vec![0xff],
+        vec![0xff; 9000],
+        ToGuard::Start(start(LIMIT)).encode(),
+        ToGuard::Dismiss.encode(),
+    ] {
+        let keeper = Keeper::new(&["sleep", "60"]);
+        let worker = keeper.start(Duration::from_secs(60));
+        keeper.guard.channel().send(&frame);
+        assert!(keeper.guard_ends(LIMIT));
+        assert!(!is_alive(worker));
+    }
+}
+
+#[test]
+fn a_keeper_that_vanishes_before_the_start_leaves_no_guard() {
+    Keeper::new(&["true"]).vanish()();
+    Keeper::without_hello(&["true"]).vanish()();
+}
+
+#[test]
+fn a_keeper_killed_at_any_moment_leaves_nothing() {
+    for deadline in ["none", "60000"] {
+        let place = Place::new();
+        let pids = place.path("pids");
+        let mut keeper = helper_command("keeper", &[&pids, deadline, "sleep", "60"])
+            .spawn()
+            .unwrap();
+        let pids: Vec<i32> = place
+            .lines("pids", 3)
+            .iter()
+            .map(|line| line.parse().unwrap())
+            .collect();
+        keeper.kill().unwrap();
+        keeper.wait().unwrap();
+        eventually("guard and worker are gone", || {
+            pids[1..].iter().all(|pid| !is_alive(*pid)).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_stopped_keeper_is_woken_and_killed_after_the_deadline() {
+    let place = Place::new();
+    let pids = place.path("pids");
+    let mut keeper = helper_command("keeper", &[&pids, "700", "sleep", "60"])
+        .spawn()
+        .unwrap();
+    let pids: Vec<i32> = place
+        .lines("pids", 3)
+        .iter()
+        .map(|line| line.parse().unwrap())
+        .collect();
+    process::signal(pids[0], libc::SIGSTOP).unwrap();
+    let stopped = clock::now();
+    eventually("the worker is dead", || (!is_alive(pids[2])).then_some(()));
+    let killed = at(clock::now(), stopped);
+    assert!(killed < Duration::from_millis(900), "{killed:?}");
+    let end = keeper.wait().unwrap();
+    assert_eq!(
+        end.signal(),
+        Some(libc::SIGKILL),
+        "it did not end by itself"
+    );
+    let seen = at(clock::now(), stopped);
+    assert!(seen < Duration::from_millis(3_500), "{seen:?}");
+    eventually("the guard is gone", || (!is_alive(pids[1])).then_some(()));
+}
+
+#[test]
+fn a_stopped_guard_wakes_itself_when_it_is_due() {
+    let keeper = Keeper::new(&["sh", "-c", "trap '' TERM; sleep 60"]);
+    let begun = clock::now();
+    let worker = keeper.start(Duration::from_millis(700));
+    process::signal(keeper.guard.pid(), libc::SIGSTOP).unwrap();
+    eventually("it stands still", || {
+        (state(keeper.guard.pid()) == Some(b'T')).then_some(())
+    });
+    let near = FromGuard::Stopping(StopReason::DeadlineNear);
+    assert_eq!(keeper.next(), near);
+    process::signal(keeper.guard.pid(), libc::SIGSTOP).unwrap();
+    let reached = FromGuard::Stopping(StopReason::DeadlineReached);
+    assert_eq!(keeper.next(), reached);
+    keeper.until_empty();
+    assert!(!is_alive(worker));
+    assert!(at(clock::now(), begun) < Duration::from_millis(900));
+    keeper.dismiss();
+}
+
+#[test]
+fn a_guard_that_is_stopped_again_and_again_keeps_no_worker_alive() {
+    let keeper = Keeper::new(&["sleep", "60"]);
+    let begun = clock::now();
+    let worker = keeper.start(Duration::from_millis(400));
+    while is_alive(worker) && at(clock::now(), begun) < LIMIT {
+        let _ = process::signal(keeper.guard.pid(), libc::SIGSTOP);
+    }
+    let died = at(clock::now(), begun);
+    // By the guard in the moments that it runs, or by its own SIGKILL, which
+    // comes a fortieth of the ttl after the deadline.
+    assert!(died < Duration::from_millis(700), "{died:?}");
+    keeper.guard.kill();
+    assert!(keeper.guard_ends(LIMIT));
+}
+
+#[test]
+fn timers_act_on_a_stopped_process() {
+    let killed = helper_command("self_kill", &[]).status().unwrap();
+    assert_eq!(killed.signal(), Some(libc::SIGKILL));
+    let woken = helper_command("self_wake", &[]).status().unwrap();
+    assert_eq!(woken.code(), Some(3));
+}
+
+#[test]
+fn a_killed_guard_takes_its_worker_with_it() {
+    let keeper = Keeper::new(&["sleep", "60"]);
+    let worker = keeper.start(Duration::from_secs(60));
+    keeper.guard.kill();
+    assert!(keeper.guard_ends(LIMIT));
+    eventually("the worker is dead", || (!is_alive(worker)).then_some(()));
+}
+
+#[test]
+fn a_silent_keeper_is_replaced_after_the_end() {
+    let keeper = Keeper::new(&["true"]);
+    keeper.start(Duration::from_secs(60));
+    // Skips to Empty without answering; this process does stand, and the
+    // releaser sees to it no longer than a second: so it must be gone before.
+    keeper.until(|frame| matches!(frame, FromGuard::Empty { .. }).then_some(()));
+    let mut answered = 0;
+    while answered < 5 {
+        keeper.send(&ToGuard::Ping { seq: answered });
+        assert_eq!(keeper.next(), FromGuard::Ack { seq: answered });
+        assert_eq!(keeper.next_within(Duration::from_millis(400)), None);
+        answered += 1;
+    }
+    keeper.dismiss();
+}

@@ -1,0 +1,8 @@
+//! The guard as a process: a real one, with real workers; the tests speak
+//! the keeper's frames.
+
+mod death;
+mod helpers;
+mod inheritance;
+mod support;
+mod trees;
