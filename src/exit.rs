@@ -1,5 +1,8 @@
 //! The exit codes: what a caller can branch on (contract, section 6).
 
+use crate::lease::keeper::event::Outcome;
+use crate::wire::{NotStarted, WorkerEnd};
+
 /// Usage error.
 pub const USAGE: u8 = 2;
 /// Stepped down: the precheck failed or the worker's watchdog ran out.
@@ -20,4 +23,72 @@ pub const NOT_FOUND: u8 = 127;
 /// What a shell reports for an end by signal `signal`: 128 + N.
 pub fn of_signal(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(u8::MAX)
+}
+
+/// What `execve(2)` answers when there is no such file.
+const ENOENT: i32 = 2;
+
+/// The exit codes that the user may choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ExitCodes {
+    /// `--lost-exit-code`.
+    pub lost: u8,
+    /// `--conflict-exit-code`.
+    pub conflict: u8,
+}
+
+impl Default for ExitCodes {
+    fn default() -> Self {
+        Self {
+            lost: LOST,
+            conflict: NOT_ACQUIRED,
+        }
+    }
+}
+
+impl ExitCodes {
+    /// The exit code of a run that ended so.
+    pub fn of(self, outcome: &Outcome) -> u8 {
+        match outcome {
+            Outcome::Worker(WorkerEnd::Exited(code)) => *code,
+            Outcome::Worker(WorkerEnd::Signaled(signal)) | Outcome::Signaled(signal) => {
+                of_signal(*signal)
+            }
+            Outcome::SteppedDown { .. } => STEPPED_DOWN,
+            Outcome::NotAcquired { .. } => self.conflict,
+            // The right had run out before there was a worker.
+            Outcome::Lost { .. } | Outcome::NotStarted(NotStarted::Late) => self.lost,
+            Outcome::Database(_) => DATABASE,
+            Outcome::NotStarted(NotStarted::Exec { errno: ENOENT }) => NOT_FOUND,
+            Outcome::NotStarted(NotStarted::Exec { .. }) => CANNOT_EXECUTE,
+            Outcome::NotStarted(NotStarted::Failed { .. }) | Outcome::GuardDied => FAILED,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_never_zero_and_a_worker_keeps_its_own_code() {
+        let codes = ExitCodes {
+            lost: 9,
+            conflict: 0,
+        };
+        assert_eq!(codes.of(&Outcome::Lost { loss: None }), 9);
+        assert_eq!(codes.of(&Outcome::NotStarted(NotStarted::Late)), 9);
+        assert_eq!(codes.of(&Outcome::Worker(WorkerEnd::Exited(122))), 122);
+        assert_eq!(codes.of(&Outcome::Worker(WorkerEnd::Signaled(9))), 137);
+        assert_eq!(codes.of(&Outcome::Signaled(15)), 143);
+        assert_eq!(
+            codes.of(&Outcome::NotStarted(NotStarted::Exec { errno: 2 })),
+            127
+        );
+        assert_eq!(
+            codes.of(&Outcome::NotStarted(NotStarted::Exec { errno: 13 })),
+            126
+        );
+        assert_eq!(codes.of(&Outcome::GuardDied), 125);
+    }
 }

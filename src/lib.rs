@@ -8,28 +8,32 @@
 //! | 0, pure | [`lease`], [`wire`], [`exit`] | the rules: no clock, no I/O, no randomness, no async |
 //! | 1, adapters | [`sys`], [`store`] | the kernel (all `unsafe`, fork and exec) and the databases |
 //! | 2, loops | [`guard`], [`keeper`] | the synchronous guard, the tokio keeper |
-//! | 3, edges | [`cli`] | command line, what people see |
+//! | 3, edges | [`cli`], [`telemetry`], [`http`], [`notify`] | command line, log, pages: what people see |
 
+pub mod cli;
 pub mod exit;
 pub mod guard;
+pub mod http;
+pub mod keeper;
 pub mod lease;
+pub mod notify;
 pub mod store;
 pub mod sys;
+pub mod telemetry;
 pub mod wire;
 
 use std::ffi::OsString;
 
-use sys::role::Role;
+use sys::role::{self, Role};
 
-/// The program, after the C `main` has recorded what it was given; returns
-/// the exit code.
+/// The program, after what was inherited has been recorded; `args` begin with
+/// its name. The result is the exit code.
 pub fn main(args: Vec<OsString>) -> i32 {
-    match sys::role::of_this_process(&args) {
-        Role::Guard(start) => guard::run(start),
-        Role::Releaser(task) => {
-            task.see_to_keeper();
-            0
-        }
-        Role::Leasewrap | Role::Broken => i32::from(exit::USAGE),
-    }
+    let code = match role::of_this_process(&args) {
+        Role::Leasewrap => cli::main(&args),
+        Role::Guard(start) => return guard::run(start),
+        Role::Releaser(task) => keeper::releaser::run(&task),
+        Role::Broken => exit::FAILED,
+    };
+    code.into()
 }

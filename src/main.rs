@@ -1,4 +1,4 @@
-//! The program's entry: the C `main` itself, see `leasewrap::sys::entry`.
 #![no_main]
+//! The program: `sys::entry` says why it has no Rust `fn main`.
 
 leasewrap::entry!(leasewrap::main);

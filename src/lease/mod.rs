@@ -8,3 +8,4 @@ pub mod keeper;
 pub mod record;
 pub mod time;
 pub mod timing;
+pub mod watch;

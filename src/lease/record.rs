@@ -139,6 +139,9 @@ pub struct Acquire {
     pub slot: Slot,
     /// N of `--slots N`: every slot from N on must be free.
     pub slots: u32,
+    /// The rows of the slots from N on, which were watched and found free:
+    /// there must be no others, and each must be unchanged. Mostly empty.
+    pub above: Vec<Above>,
     /// This term's identity.
     pub holder: HolderId,
     /// What must be there still.
@@ -153,6 +156,17 @@ pub struct Acquire {
     pub from_unreleased: bool,
     /// The new holder's times, label and value.
     pub terms: Terms,
+}
+
+/// A row of a slot that a contender with fewer slots does not use.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Above {
+    /// Which place.
+    pub slot: Slot,
+    /// Its token when it was watched.
+    pub token: Token,
+    /// Its revision when it was watched.
+    pub revision: Revision,
 }
 
 /// What a holder writes into its row.

@@ -28,6 +28,16 @@ pub enum Unusable {
     },
 }
 
+impl Unusable {
+    /// What `execve(2)` would have answered.
+    pub fn errno(&self) -> i32 {
+        match self {
+            Self::NotFound { .. } => Errno::ENOENT as i32,
+            Self::NotExecutable { errno, .. } => *errno as i32,
+        }
+    }
+}
+
 /// Finds the file for `command` in `path` (the variable PATH), or as it is
 /// when it has a slash.
 ///

@@ -20,6 +20,7 @@ pub mod guard_process;
 pub mod inherited;
 pub mod memfd;
 pub mod process;
+pub mod readiness;
 pub mod release;
 pub mod role;
 pub mod signals;

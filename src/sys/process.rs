@@ -33,6 +33,12 @@ pub fn set_name(name: &CStr) {
     let _ = prctl::set_name(name);
 }
 
+/// Whether this process leads its session: a hang-up of the terminal reaches
+/// it alone.
+pub fn leads_session() -> bool {
+    nix::unistd::getsid(None) == Ok(nix::unistd::getpid())
+}
+
 /// A process group of one's own.
 pub fn leave_process_group() {
     // Only a session leader is refused, which leads its own group already.

@@ -209,6 +209,13 @@ pub fn ignore_all_but_faults() {
             },
         );
     }
+    set_disposition(libc::SIGCHLD, Disposition::Default);
+}
+
+/// What the caller had blocked would never reach the keeper: a child's end, a
+/// request to stop. The worker gets the caller's mask all the same.
+pub fn unblock_all() {
+    set_mask(SignalSet::EMPTY);
 }
 
 /// SIGCHLD as a descriptor (`signalfd(2)`): readable when something has become

@@ -7,6 +7,7 @@ use crate::lease::record::{
     Acquire, Acquired, Grant, Loss, Observed, Record, Released, Renewed, Term, Unknown,
 };
 use crate::lease::time::BootInstant;
+use crate::lease::watch::{Basis, Reason};
 use crate::wire::{NotStarted, StopReason, WorkerEnd};
 
 /// Something happened. `now` is given beside it and is when it was *received*.
@@ -43,9 +44,11 @@ pub enum Event {
     Guard(GuardEvent),
     /// An orderly stop is asked for.
     Stop(StopCause),
-    /// A further INT or TERM, or a typed Ctrl-C, during an orderly stop.
+    /// A further INT or TERM, or a typed Ctrl-C, after a stop was asked for.
+    /// The machine itself leaves out what comes within half a second
+    /// (`timeout` and `killall` deliver twice at once).
     HurryUp,
-    /// The verdict of the precheck.
+    /// Reply to [`Command::Precheck`]: fit to hold or not.
     Fit(bool),
 }
 
@@ -90,7 +93,13 @@ pub enum StopCause {
 
 /// Something to be done, in the order given.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+///
+/// At most one call to the database (observe, init, acquire, renew, settle,
+/// release) is under way at a time, and each is answered exactly once, at
+/// the latest when its limit is over.
 pub enum Command {
+    /// Run the precheck. At most one is under way at a time.
+    Precheck,
     /// Poll the lease.
     Observe {
         /// Time limit of the call.
@@ -150,11 +159,14 @@ pub enum Command {
         /// SIGKILL for whoever is left then.
         kill_by: BootInstant,
     },
-    /// Tell the guard to SIGKILL the tree.
+    /// Have the tree killed, now. A guard that stands still is killed, and
+    /// the tree with it: that is reported as `Gone` and `Swept`.
     KillTree,
-    /// Tell the guard to end: it has nothing (any more).
+    /// Tell the guard to end: it has nothing (any more). What is heard of
+    /// that guard from then on is not reported.
     Dismiss,
-    /// The guard has ended; start a new one (`--rejoin`).
+    /// The guard was dismissed or is gone; start a new one (`--rejoin`).
+    /// Answered by [`GuardEvent::Ready`], or by [`GuardEvent::Gone`].
     NewGuard,
     /// Say what happened (log, hooks, metrics, notify). Changes nothing.
     Tell(Transition),
@@ -169,8 +181,8 @@ pub enum Transition {
     Waiting {
         /// Who holds it, as far as is known.
         holder: Option<Record>,
-        /// Why it is not ours yet, and until when at the latest.
-        why: String,
+        /// Why it is not ours yet, and for how long at the most.
+        why: Reason,
         /// How many polls so far.
         attempts: u64,
     },
@@ -182,8 +194,8 @@ pub enum Transition {
         grant: Grant,
         /// The first deadline.
         deadline: BootInstant,
-        /// Said where the take-over was after a lost holder or in doubt.
-        basis: String,
+        /// What gave the right to take it.
+        basis: Basis,
     },
     /// A renewal succeeded.
     Renewed {
@@ -213,7 +225,10 @@ pub enum Transition {
         to: Incarnation,
     },
     /// No renewal came through: the worker is told to stop before the deadline.
-    Losing,
+    Losing {
+        /// When whoever is left is killed.
+        deadline: BootInstant,
+    },
     /// The lease is lost: the tree is killed.
     Lost {
         /// What was seen; `None`: the deadline passed without a renewal.
@@ -221,17 +236,31 @@ pub enum Transition {
     },
     /// An orderly stop begins.
     Stopping(StopCause),
-    /// The lease was given back (or could not be: `ok` false).
+    /// The lease was given back, or could not be.
     Released {
-        /// Given back.
-        ok: bool,
         /// The slot.
         slot: Slot,
+        /// What came of it.
+        result: GivenBack,
     },
     /// Standing by: another holder than before is seen.
     HolderChanged {
         /// Its row.
         record: Record,
+    },
+}
+
+/// What came of giving the lease back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GivenBack {
+    /// It is free.
+    Done,
+    /// It was no longer ours.
+    NotOurs,
+    /// No answer, or it must not be: others have to wait until it has run out.
+    RunsOut {
+        /// When at the earliest, from now on.
+        left: Duration,
     },
 }
 
@@ -248,7 +277,7 @@ pub enum Outcome {
     /// Not acquired in time: exit 121.
     NotAcquired {
         /// For the last line.
-        why: String,
+        why: Reason,
     },
     /// Lost: exit 122.
     Lost {

@@ -1,0 +1,379 @@
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::CommandFactory;
+
+use super::db::DbSource;
+use super::run::RunOptions;
+use super::{Cli, Parsed, Refused, definition, parse, variables};
+use crate::lease::keeper::Takeover;
+use crate::telemetry::Detail;
+use crate::wire::StopTo;
+
+const DB: &str = "postgres://u:s3cret@h/db";
+
+fn read(line: &[&str], environment: &[(&str, &str)]) -> Result<Parsed, Refused> {
+    let arguments: Vec<OsString> = std::iter::once("leasewrap")
+        .chain(line.iter().copied())
+        .map(OsString::from)
+        .collect();
+    parse(&arguments, &|name| {
+        environment
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value.into())
+    })
+}
+
+fn run(line: &[&str], environment: &[(&str, &str)]) -> RunOptions {
+    match read(line, environment) {
+        Ok(Parsed::Run(options)) => *options,
+        other => panic!("{line:?}: {other:?}"),
+    }
+}
+
+fn usage(line: &[&str], environment: &[(&str, &str)]) -> String {
+    match read(line, environment) {
+        Err(Refused::Usage(error)) => {
+            let said = error.to_string();
+            assert!(!said.contains("s3cret"), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+            said
+        }
+        other => panic!("{line:?}: {other:?}"),
+    }
+}
+
+fn help(line: &[&str]) -> String {
+    match read(line, &[("LEASEWRAP_DB", DB), ("LEASEWRAP_TTL", "7s")]) {
+        Err(Refused::Told(text)) => text.to_string(),
+        other => panic!("{line:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_definition_is_sound() {
+    definition().debug_assert();
+}
+
+#[test]
+fn the_run_form_has_no_subcommand_and_everything_after_the_dashes_is_the_workers() {
+    let options = run(&["--db", DB, "--", "status", "--db", "x", "--", "-v"], &[]);
+    assert_eq!(options.command, ["status", "--db", "x", "--", "-v"]);
+    assert_eq!(options.name.as_str(), "default");
+    assert_eq!(options.wait, None);
+    assert_eq!(options.takeover, Takeover::Observed);
+    assert_eq!(options.stop_signal, 15);
+    assert_eq!(options.stop_to, StopTo::Tree);
+    assert_eq!(
+        (options.exit_codes.lost, options.exit_codes.conflict),
+        (122, 121)
+    );
+    assert!(
+        options
+            .terms
+            .label
+            .as_str()
+            .ends_with(&format!("/{}", std::process::id()))
+    );
+    assert!(!format!("{options:?}").contains("s3cret"));
+}
+
+#[test]
+fn the_command_may_be_any_bytes() {
+    use std::os::unix::ffi::OsStringExt;
+    let odd = OsString::from_vec(vec![b'a', 0xff]);
+    let line = ["leasewrap", "--db", DB, "--", "x"].map(OsString::from);
+    let line: Vec<_> = line.into_iter().chain([odd.clone()]).collect();
+    match parse(&line, &|_| None) {
+        Ok(Parsed::Run(options)) => assert_eq!(options.command, [OsString::from("x"), odd]),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_subcommand_is_one_only_in_the_first_place() {
+    assert!(matches!(
+        read(&["completions", "bash"], &[]),
+        Ok(Parsed::Command(_))
+    ));
+    let said = usage(&["--db", DB, "completions", "bash"], &[]);
+    assert!(said.contains("-- completions"), "{said}");
+}
+
+#[test]
+fn hints_fit_the_mistake() {
+    for (line, hints) in [
+        (
+            vec!["--db", DB, "./worker"],
+            vec!["'./worker'", "put -- before", "-- ./worker …"],
+        ),
+        (
+            vec!["./worker", "--flag"],
+            vec!["'./worker'", "-- ./worker"],
+        ),
+        (
+            vec!["--db", DB, "--tll", "5s", "--", "w"],
+            vec!["--tll", "did you mean --ttl?"],
+        ),
+        (
+            vec!["--db", DB, "--xyz", "--", "w"],
+            vec!["--xyz", "no such option"],
+        ),
+        (
+            vec!["complections", "bash"],
+            vec![
+                "'complections'",
+                "did you mean completions? To run it, put --",
+            ],
+        ),
+        (
+            vec![DB, "--", "w"],
+            vec!["postgres://u:***@h/db", "--db URL"],
+        ),
+        (vec!["--db", DB], vec!["no command", "after --"]),
+        (vec!["--db", DB, "--"], vec!["no command", "after --"]),
+        (vec!["--", "w"], vec!["no database", "--db", "LEASEWRAP_DB"]),
+        (vec![], vec!["no command"]),
+        (
+            vec!["--db", "u:s3cret@h/db", "--", "w"],
+            vec!["--db: 'u:***@h/db'", "postgres://"],
+        ),
+        (vec!["--db"], vec!["--db needs a value"]),
+        (
+            vec!["--db", DB, "--ttl", "--", "w"],
+            vec!["--ttl needs a value"],
+        ),
+        (
+            vec!["--db", DB, "--ttl", "abc", "--", "w"],
+            vec!["--ttl: 'abc'", "15s"],
+        ),
+        (
+            vec!["--db", DB, "--ttl", "30", "--", "w"],
+            vec!["--ttl: '30'", "15s"],
+        ),
+        (
+            vec!["--db", DB, "--jitter", "2", "--", "w"],
+            vec!["--jitter: '2'", "from 0 to 1"],
+        ),
+        (
+            vec!["--db", DB, "--slots", "0", "--", "w"],
+            vec!["--slots: '0'", "from 1 to"],
+        ),
+        (
+            vec!["--db", DB, "--name", "", "--", "w"],
+            vec!["--name", "1 to 200 bytes"],
+        ),
+        (
+            vec!["--db", DB, "--label", "a\nb", "--", "w"],
+            vec!["--label", "control character"],
+        ),
+        (
+            vec!["--db", DB, "--takeover", "x", "--", "w"],
+            vec!["--takeover: 'x'", "observed, clock"],
+        ),
+        (
+            vec!["--db", DB, "--stop-to", "x", "--", "w"],
+            vec!["--stop-to: 'x'", "tree, worker"],
+        ),
+        (
+            vec!["--db", DB, "--stop-signal", "TREM", "--", "w"],
+            vec!["--stop-signal: 'TREM'", "SIGINT"],
+        ),
+        (
+            vec!["--db", DB, "--lost-exit-code", "0", "--", "w"],
+            vec!["--lost-exit-code: '0'", "1 to 255"],
+        ),
+        (
+            vec!["--db", DB, "--conflict-exit-code", "256", "--", "w"],
+            vec!["'256'", "0 to 255"],
+        ),
+        (
+            vec!["--db", DB, "--wait", "1s", "--no-wait", "--", "w"],
+            vec!["--wait", "--no-wait"],
+        ),
+        (
+            vec!["--db", DB, "--db-file", "x", "--", "w"],
+            vec!["--db", "--db-file"],
+        ),
+        (
+            vec!["--db", DB, "-q", "-v", "--", "w"],
+            vec!["--quiet", "--verbose"],
+        ),
+        (
+            vec!["--db", DB, "--rejoin=maybe", "--", "w"],
+            vec!["--rejoin", "maybe"],
+        ),
+    ] {
+        let said = usage(&line, &[]);
+        for hint in hints {
+            assert!(said.contains(hint), "{line:?}: {said:?} lacks {hint:?}");
+        }
+    }
+}
+
+#[test]
+fn each_option_has_its_variable_and_the_command_line_wins() {
+    let environment = [
+        ("LEASEWRAP_DB", DB),
+        ("LEASEWRAP_NAME", "n"),
+        ("LEASEWRAP_TTL", "1m"),
+        ("LEASEWRAP_REJOIN", "true"),
+        ("LEASEWRAP_PGOPTIONS", "false"),
+        ("LEASEWRAP_WAIT", "5s"),
+        ("LEASEWRAP_STOP_TO", "worker"),
+        ("LEASEWRAP_LOST_EXIT_CODE", "9"),
+    ];
+    let options = run(&["--name", "m", "--", "w"], &environment);
+    assert_eq!(options.name.as_str(), "m");
+    assert_eq!(options.timing.ttl(), Duration::from_secs(60));
+    assert!(options.rejoin && !options.pgoptions);
+    assert_eq!(options.wait, Some(Duration::from_secs(5)));
+    assert_eq!(
+        (options.stop_to, options.exit_codes.lost),
+        (StopTo::Worker, 9)
+    );
+    assert!(matches!(&options.db.source, DbSource::Urls(urls) if urls[0].reveal() == DB));
+}
+
+#[test]
+fn an_option_wins_over_the_variable_of_one_that_it_excludes() {
+    let options = run(
+        &["--db", DB, "--no-wait", "--", "w"],
+        &[("LEASEWRAP_WAIT", "5s")],
+    );
+    assert_eq!(options.wait, Some(Duration::ZERO));
+    let options = run(&["--db", DB, "--", "w"], &[("LEASEWRAP_DB_FILE", "/f")]);
+    assert!(matches!(options.db.source, DbSource::Urls(_)));
+    let options = run(&["--db-file", "/f", "--", "w"], &[("LEASEWRAP_DB", DB)]);
+    assert!(matches!(options.db.source, DbSource::File(_)));
+    let options = run(
+        &["--db", DB, "-q", "--", "w"],
+        &[("LEASEWRAP_LOG", "trace")],
+    );
+    assert_eq!(options.log.detail, Detail::Quiet);
+    let said = usage(
+        &["--", "w"],
+        &[("LEASEWRAP_DB", DB), ("LEASEWRAP_DB_FILE", "/f")],
+    );
+    assert!(
+        said.contains("LEASEWRAP_DB and LEASEWRAP_DB_FILE"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    let empty: Vec<_> = variables::VARIABLES
+        .iter()
+        .map(|name| (*name, ""))
+        .collect();
+    let options = run(&["--db", DB, "--", "w"], &empty);
+    assert_eq!(options, run(&["--db", DB, "--", "w"], &[]));
+}
+
+#[test]
+fn a_wrong_variable_is_reported_under_its_own_name() {
+    for (name, value, hint) in [
+        ("LEASEWRAP_TTL", "abc", "15s"),
+        ("LEASEWRAP_REJOIN", "yes", "true or false"),
+        ("LEASEWRAP_TAKEOVER", "x", "observed, clock"),
+        ("LEASEWRAP_LOG_FORMAT", "xml", "text, json"),
+        ("LEASEWRAP_SLOTS", "-1", "from 1 to"),
+    ] {
+        let said = usage(&["--db", DB, "--", "w"], &[(name, value)]);
+        assert!(said.starts_with(&format!("{name}: '{value}' ")), "{said}");
+        assert!(said.contains(hint), "{said}");
+        assert!(matches!(
+            read(&["completions", "bash"], &[(name, value)]),
+            Ok(Parsed::Command(_))
+        ));
+    }
+    let said = usage(&["--", "w"], &[("LEASEWRAP_DB", "u:s3cret@h")]);
+    assert!(said.starts_with("LEASEWRAP_DB: 'u:***@h'"), "{said}");
+}
+
+#[test]
+fn a_repeated_option_takes_the_last_and_db_takes_all() {
+    let options = run(
+        &[
+            "--db",
+            "postgres://a",
+            "--ttl",
+            "1s",
+            "--db",
+            "postgres://b",
+            "--ttl",
+            "2s",
+            "--",
+            "w",
+        ],
+        &[],
+    );
+    assert_eq!(options.timing.ttl(), Duration::from_secs(2));
+    assert!(matches!(options.db.source, DbSource::Urls(urls) if urls.len() == 2));
+}
+
+#[test]
+fn the_list_of_variables_is_that_of_the_options() {
+    fn collect(command: &clap::Command, into: &mut std::collections::BTreeSet<String>) {
+        into.extend(
+            command
+                .get_arguments()
+                .filter_map(|arg| arg.get_env())
+                .map(|name| name.to_string_lossy().into_owned()),
+        );
+        command
+            .get_subcommands()
+            .for_each(|inner| collect(inner, into));
+    }
+    let mut found = std::collections::BTreeSet::new();
+    collect(&Cli::command(), &mut found);
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), variables::VARIABLES);
+}
+
+#[test]
+fn every_value_option_of_a_run_has_its_variable() {
+    for arg in Cli::command()
+        .get_arguments()
+        .filter(|arg| !arg.is_positional())
+    {
+        let Some(long) = arg.get_long() else { continue };
+        if ["no-wait", "verbose", "quiet", "help", "version"].contains(&long) {
+            continue;
+        }
+        let expected = format!("LEASEWRAP_{}", long.replace('-', "_").to_uppercase());
+        assert_eq!(
+            arg.get_env()
+                .map(|name| name.to_string_lossy().into_owned()),
+            Some(expected),
+            "--{long}"
+        );
+    }
+}
+
+#[test]
+fn help_is_short_or_long_and_shows_no_value_of_a_variable() {
+    let short = help(&["--help"]);
+    assert_eq!(short, help(&["-h"]));
+    let long = help(&["help"]);
+    assert!(long.len() > short.len() && long.contains("Examples:") && !short.contains("Examples:"));
+    for text in [&short, &long] {
+        assert!(!text.contains("s3cret") && !text.contains("7s"), "{text}");
+    }
+    for variable in variables::VARIABLES {
+        assert!(long.contains(&format!("[env: {variable}]")), "{variable}");
+    }
+    for heading in [
+        "Subcommands:",
+        "Database:",
+        "Lease:",
+        "Standing by:",
+        "Times",
+        "Worker:",
+        "Log",
+    ] {
+        assert!(short.contains(heading), "{heading}: {short}");
+    }
+    assert!(help(&["completions", "--help"]).contains("leasewrap completions"));
+}

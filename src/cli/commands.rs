@@ -1,0 +1,51 @@
+//! The subcommands: adding one is its file and a line here.
+
+use clap::Subcommand;
+
+use super::{
+    break_, completions, doctor, history, init, man, pause, protect, resume, status, step_down,
+};
+
+macro_rules! commands {
+    ($($(#[$attribute:meta])* $name:ident($arguments:ty)),+ $(,)?) => {
+        /// Everything but running a worker.
+        #[derive(Debug, Subcommand)]
+        pub enum Commands {
+            $($(#[$attribute])* $name($arguments),)+
+        }
+
+        impl Commands {
+            /// Does it; the result is the exit code.
+            pub fn perform(self) -> u8 {
+                match self {
+                    $(Self::$name(arguments) => arguments.perform(),)+
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    /// Show who holds what, and until when
+    Status(status::Status),
+    /// Show who held what, and why each term ended
+    History(history::History),
+    /// Ask a holder to stop its worker and give the lease back
+    StepDown(step_down::StepDown),
+    /// Close a holder's token: it is fenced off, and kills its worker
+    Break(break_::Break),
+    /// Let nobody take a lease
+    Pause(pause::Pause),
+    /// End a pause
+    Resume(resume::Resume),
+    /// Create or upgrade the schema
+    Init(init::Init),
+    /// Fence tables against writers that do not hold the lease
+    Protect(protect::Protect),
+    /// Look at the database, and say what holds and what does not
+    Doctor(doctor::Doctor),
+    /// Print shell completions
+    Completions(completions::Completions),
+    /// Print or write man pages
+    Man(man::Man),
+}

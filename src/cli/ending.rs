@@ -1,0 +1,115 @@
+//! What a run remembers of itself, for its last line.
+
+use std::time::Duration;
+
+use super::args::run::RunOptions;
+use crate::keeper::Audience;
+use crate::lease::keeper::Keeper;
+use crate::lease::keeper::event::{GivenBack, Outcome, StopCause, Transition};
+use crate::lease::record::Term;
+use crate::lease::time::BootInstant;
+use crate::sys::clock;
+use crate::telemetry::Telemetry;
+use crate::telemetry::ending::Ending;
+use crate::telemetry::transition::{self, Context};
+
+/// What has happened so far.
+#[derive(Debug)]
+pub struct Record {
+    name: crate::lease::ids::LeaseName,
+    began: BootInstant,
+    rides_out: Duration,
+    term: Option<Term>,
+    acquired: Option<BootInstant>,
+    stop: Option<StopCause>,
+    runs_out_in: Option<Duration>,
+}
+
+impl Record {
+    /// Nothing yet.
+    pub fn new(options: &RunOptions) -> Self {
+        Self {
+            name: options.name.clone(),
+            began: clock::now(),
+            rides_out: options.timing.rides_out(),
+            term: None,
+            acquired: None,
+            stop: None,
+            runs_out_in: None,
+        }
+    }
+
+    /// Says how it ended; the result is the exit code.
+    pub fn end(&self, telemetry: &Telemetry, options: &RunOptions, outcome: &Outcome) -> u8 {
+        let now = clock::now();
+        let exit_code = options.exit_codes.of(outcome);
+        let program = options
+            .command
+            .first()
+            .map(|program| program.to_string_lossy())
+            .unwrap_or_default();
+        telemetry.end(&Ending {
+            outcome,
+            name: &self.name,
+            program: &program,
+            exit_code,
+            stop: self.stop.as_ref(),
+            waited: self.acquired.unwrap_or(now).saturating_since(self.began),
+            held: self.acquired.map(|at| now.saturating_since(at)),
+            runs_out_in: self.runs_out_in,
+            rides_out: self.rides_out,
+        });
+        exit_code
+    }
+}
+
+/// Writes the log while the loop runs, and keeps the record.
+#[derive(Debug)]
+pub struct Teller<'a> {
+    record: &'a mut Record,
+}
+
+impl<'a> Teller<'a> {
+    /// For one run.
+    pub fn new(record: &'a mut Record) -> Self {
+        Self { record }
+    }
+}
+
+impl Audience for Teller<'_> {
+    fn told(&mut self, transition: &Transition, keeper: &Keeper, now: BootInstant) {
+        match transition {
+            Transition::Acquired { term, .. } => {
+                self.record.term = Some(term.clone());
+                self.record.acquired = Some(now);
+                self.record.stop = None;
+                self.record.runs_out_in = None;
+            }
+            Transition::Stopping(cause) => self.record.stop = Some(cause.clone()),
+            Transition::Released { result, .. } => {
+                self.record.runs_out_in = match result {
+                    GivenBack::RunsOut { left } => Some(*left),
+                    GivenBack::Done | GivenBack::NotOurs => None,
+                };
+            }
+            Transition::Waiting { .. }
+            | Transition::Renewed { .. }
+            | Transition::CallFailed { .. }
+            | Transition::IncarnationChanged { .. }
+            | Transition::Losing { .. }
+            | Transition::Lost { .. }
+            | Transition::HolderChanged { .. } => {}
+        }
+        transition::log(
+            transition,
+            &Context {
+                name: &self.record.name,
+                term: keeper.term().or(self.record.term.as_ref()),
+                now,
+                rides_out: self.record.rides_out,
+            },
+        );
+    }
+
+    fn stepped(&mut self, _: &Keeper, _: BootInstant) {}
+}

@@ -1,0 +1,190 @@
+//! The run form: everything between the command line and the keeper's loop,
+//! in the order that safety asks for: the command is found before a lease is
+//! thought of, and the guard is there before there is any thread.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::args::run::RunOptions;
+use super::database;
+use super::ending::{Record, Teller};
+use crate::exit;
+use crate::keeper::claim::ClaimFile;
+use crate::keeper::{self, Settings};
+use crate::lease::keeper::Config;
+use crate::lease::keeper::event::Outcome;
+use crate::store::{AnyStore, Store as _, StoreSettings};
+use crate::sys::executable::{self, Unusable};
+use crate::sys::memfd::{ReleaseFile, Setup};
+use crate::sys::{SysError, clock, inherited, process, signals};
+use crate::telemetry::Telemetry;
+use crate::wire::{NotStarted, PgOptions};
+
+/// Runs a worker; the result is the exit code.
+pub fn run(options: RunOptions) -> u8 {
+    match prepare(&options) {
+        Ok(prepared) => prepared.run(options),
+        Err(refused) => refused.tell(&options),
+    }
+}
+
+/// Why it ended before it began.
+enum Refused {
+    /// 126 or 127.
+    Command(Unusable),
+    /// 2 or 123.
+    Database(database::Refused),
+    /// 125.
+    Failed(SysError),
+}
+
+impl Refused {
+    fn tell(&self, options: &RunOptions) -> u8 {
+        match self {
+            Self::Database(refused) => refused.tell(),
+            Self::Failed(error) => failed(error),
+            Self::Command(unusable) => {
+                let outcome = Outcome::NotStarted(NotStarted::Exec {
+                    errno: unusable.errno(),
+                });
+                match Telemetry::start(&options.log) {
+                    Ok(telemetry) => Record::new(options).end(&telemetry, options, &outcome),
+                    Err(_) => {
+                        super::say(&format!("leasewrap: cannot {unusable}"));
+                        options.exit_codes.of(&outcome)
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn failed(error: &SysError) -> u8 {
+    super::say(&format!("leasewrap: cannot {error}"));
+    exit::FAILED
+}
+
+struct Prepared {
+    setup: Setup,
+    store: StoreSettings,
+    claims: ClaimFile,
+    guard: crate::sys::guard_process::GuardProcess,
+}
+
+fn prepare(options: &RunOptions) -> Result<Prepared, Refused> {
+    let path = find(&options.command).map_err(Refused::Command)?;
+    let store = database::settings(&options.db).map_err(Refused::Database)?;
+    let setup = Setup {
+        path: path.into_os_string().as_bytes().to_vec(),
+        arguments: options
+            .command
+            .iter()
+            .map(|argument| argument.as_bytes().to_vec())
+            .collect(),
+    };
+    let started = start(options, &setup, &store).map_err(Refused::Failed)?;
+    Ok(Prepared {
+        setup,
+        store,
+        claims: started.0,
+        guard: started.1,
+    })
+}
+
+/// The first word, as the worker will be executed.
+fn find(command: &[OsString]) -> Result<PathBuf, Unusable> {
+    let program = command.first().map_or(OsStr::new(""), OsString::as_os_str);
+    executable::find(program, std::env::var_os("PATH").as_deref())
+}
+
+fn start(
+    options: &RunOptions,
+    setup: &Setup,
+    store: &StoreSettings,
+) -> Result<(ClaimFile, crate::sys::guard_process::GuardProcess), SysError> {
+    // Nothing of the tree may be lost when the guard dies.
+    process::become_subreaper()?;
+    signals::ignore_pipe();
+    signals::unblock_all();
+    let claims = ClaimFile::create(
+        ReleaseFile::create()?,
+        store.clone(),
+        options.name.clone(),
+        &options.timing,
+    )?;
+    let guard = keeper::start_guard(setup, &claims)?;
+    if options.rejoin {
+        // For the next worker, and for no hook.
+        inherited::get().withhold();
+    } else {
+        inherited::get().let_go(&[]);
+    }
+    Ok((claims, guard))
+}
+
+impl Prepared {
+    fn run(self, options: RunOptions) -> u8 {
+        let telemetry = match Telemetry::start(&options.log) {
+            Ok(telemetry) => telemetry,
+            Err(error) => return failed(&SysError::on("start the log")(error)),
+        };
+        let mut record = Record::new(&options);
+        match self.until_the_end(&options, &mut record) {
+            Ok(outcome) => record.end(&telemetry, &options, &outcome),
+            Err(error) => {
+                telemetry.flush();
+                failed(&error)
+            }
+        }
+    }
+
+    fn until_the_end(self, options: &RunOptions, record: &mut Record) -> Result<Outcome, SysError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(SysError::on("start a runtime"))?;
+        let settings = Settings {
+            config: Arc::new(config(options)),
+            name: options.name.clone(),
+            setup: self.setup,
+            stop_signal: options.stop_signal,
+            stop_to: options.stop_to,
+            pgoptions: if options.pgoptions {
+                PgOptions::Extend
+            } else {
+                PgOptions::Leave
+            },
+        };
+        let name = options.name.clone();
+        let store_settings = self.store.clone();
+        let watch = move || AnyStore::new(store_settings.clone(), name.clone(), clock::now).watch();
+        let store = AnyStore::new(self.store, options.name.clone(), clock::now);
+        let teller = Teller::new(record);
+        let outcome = runtime.block_on(keeper::run(
+            settings,
+            store,
+            watch,
+            self.guard,
+            self.claims,
+            teller,
+        ));
+        // What is still under way (a call, a watch) is of no use to anybody.
+        runtime.shutdown_background();
+        outcome
+    }
+}
+
+fn config(options: &RunOptions) -> Config {
+    Config {
+        timing: options.timing.clone(),
+        slots: options.slots,
+        terms: options.terms.clone(),
+        takeover: options.takeover,
+        wait: options.wait,
+        rejoin: options.rejoin,
+        precheck: false,
+        attached: false,
+    }
+}

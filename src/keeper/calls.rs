@@ -1,0 +1,166 @@
+//! The database's side of the loop: one task owns the store and performs one
+//! call after the other, so that no call can ever hold up the loop.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::lease::ids::Incarnation;
+use crate::lease::keeper::event::{Command, Event};
+use crate::lease::record::{Acquire, Term, Terms};
+use crate::store::Store;
+
+/// A call of the machine's, as [`Command`] carries it.
+#[derive(Debug)]
+enum Call {
+    Observe,
+    Init,
+    Acquire(Acquire),
+    Renew(Term),
+    Settle(Acquire),
+    Release(Term, Incarnation),
+    /// Not the machine's: a notification came.
+    Check(Term),
+}
+
+/// A call, its limit, and the words for the history that go with it.
+type Request = (Call, Duration, Option<String>);
+
+/// The loop's end of the task that owns the store.
+pub struct Calls {
+    requests: mpsc::Sender<Request>,
+    replies: mpsc::Receiver<Event>,
+    /// A check is under way; and another one is wanted after it.
+    checking: bool,
+    check_again: Option<(Term, Duration)>,
+    why: Option<String>,
+}
+
+/// The machine has one call under way at a time; the rest is for a check.
+const CALLS: usize = 4;
+
+impl Calls {
+    /// Hands `store` to a task of its own.
+    pub fn start<S: Store + 'static>(mut store: S, terms: Terms) -> Self {
+        let (requests, mut calls) = mpsc::channel::<Request>(CALLS);
+        let (answer, replies) = mpsc::channel(CALLS);
+        tokio::spawn(async move {
+            while let Some((call, limit, why)) = calls.recv().await {
+                if let Some(why) = why {
+                    store.because(&why);
+                }
+                let event = perform(&mut store, call, limit, &terms).await;
+                if answer.send(event).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Self {
+            requests,
+            replies,
+            checking: false,
+            check_again: None,
+            why: None,
+        }
+    }
+
+    /// Why what is called from now on is called, for the history.
+    pub fn because(&mut self, why: String) {
+        self.why = Some(why);
+    }
+
+    /// Sends a database command off. (All others are none of its business.)
+    pub fn perform(&mut self, command: Command) {
+        match command {
+            Command::Observe { limit } => self.send(Call::Observe, limit),
+            Command::Init { limit } => self.send(Call::Init, limit),
+            Command::Acquire { request, limit } => self.send(Call::Acquire(request), limit),
+            Command::Renew { term, limit } => self.send(Call::Renew(term), limit),
+            Command::Settle { request, limit } => self.send(Call::Settle(request), limit),
+            Command::Release {
+                term,
+                incarnation,
+                limit,
+            } => self.send(Call::Release(term, incarnation), limit),
+            Command::Precheck
+            | Command::Spawn { .. }
+            | Command::Extend { .. }
+            | Command::StopTree { .. }
+            | Command::KillTree
+            | Command::Dismiss
+            | Command::NewGuard
+            | Command::Tell(_)
+            | Command::End(_) => {}
+        }
+    }
+
+    /// Reads one's own row, because of a notification: one check at a time,
+    /// and one more for whatever comes meanwhile.
+    pub fn check(&mut self, term: Term, limit: Duration) {
+        if self.checking {
+            self.check_again = Some((term, limit));
+        } else {
+            self.checking = true;
+            self.send(Call::Check(term), limit);
+        }
+    }
+
+    fn send(&mut self, call: Call, limit: Duration) {
+        // Full or closed cannot be while the machine keeps to one call at a
+        // time (checks leave it its room); were it so, the deadline holds.
+        let why = self.why.take();
+        if self.requests.try_send((call, limit, why)).is_err() {
+            tracing::error!(
+                event = "call-dropped",
+                "a call to the database found the queue full"
+            );
+        }
+    }
+
+    /// The next reply. Cancel safe.
+    pub async fn next(&mut self) -> Event {
+        // The task ends only with this struct.
+        let Some(event) = self.replies.recv().await else {
+            return std::future::pending().await;
+        };
+        if let Event::Checked(_) = event {
+            self.checking = false;
+            if let Some((term, limit)) = self.check_again.take() {
+                self.check(term, limit);
+            }
+        }
+        event
+    }
+}
+
+async fn perform<S: Store>(store: &mut S, call: Call, limit: Duration, terms: &Terms) -> Event {
+    match call {
+        Call::Observe => Event::Observed(store.observe(limit).await),
+        Call::Init => Event::Initialised(store.init(limit).await),
+        Call::Acquire(request) => {
+            let timed = store.acquire(&request, limit).await;
+            Event::Acquired {
+                sent_at: timed.sent_at,
+                reply: timed.reply,
+            }
+        }
+        Call::Renew(term) => {
+            let timed = store.renew(&term, terms, limit).await;
+            Event::Renewed {
+                sent_at: timed.sent_at,
+                reply: timed.reply,
+            }
+        }
+        Call::Settle(request) => {
+            let timed = store.settle(&request, limit).await;
+            Event::Renewed {
+                sent_at: timed.sent_at,
+                reply: timed.reply,
+            }
+        }
+        Call::Check(term) => Event::Checked(store.check(&term, limit).await),
+        Call::Release(term, incarnation) => {
+            Event::Released(store.release(&term, &incarnation, limit).await)
+        }
+    }
+}

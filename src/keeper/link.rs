@@ -1,0 +1,398 @@
+//! The keeper's side of its guard: frames in both directions, whether it
+//! answers, and what is left to do when it is gone.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
+
+use super::pulse::{Pulse, Remedy};
+use crate::lease::keeper::event::GuardEvent;
+use crate::lease::time::BootInstant;
+use crate::sys::guard_process::{GuardProcess, GuardState};
+use crate::sys::socket::{Buffer, Channel, Received, Sent};
+use crate::sys::tree::{Round, Sweep};
+use crate::sys::{Result, clock, readiness};
+use crate::wire::{FromGuard, Hello, MAX_FRAME, ToGuard, VERSION};
+
+/// How often a keeper whose tree is empty tells the guard that it lives
+/// (half of what the guard allows, [`FromGuard::Empty`]).
+const SIGN_OF_LIFE: Duration = Duration::from_millis(250);
+
+/// How often SIGKILL is sent to everybody again while something is left that
+/// does not end.
+const SWEEP_AGAIN: Duration = Duration::from_secs(1);
+
+/// What is heard of the guard.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    /// For the machine.
+    Event(GuardEvent),
+    /// A stop signal has stopped the worker.
+    WorkerStopped(i32),
+    /// For the log.
+    LeftBehind(Vec<String>),
+    /// For the log.
+    Unkillable(String),
+    /// Nothing for anybody else.
+    Nothing,
+}
+
+/// The guard, as the keeper sees it.
+pub struct Link {
+    channel: AsyncFd<OwnedFd>,
+    /// Readable when the guard's process has ended.
+    handle: AsyncFd<OwnedFd>,
+    guard: GuardProcess,
+    /// There is no other end: the channel is not looked at any more, since
+    /// tokio reports an end of file for ever.
+    closed: bool,
+    outbox: VecDeque<Vec<u8>>,
+    pulse: Pulse,
+    state: State,
+    buffer: Box<Buffer>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// It is there.
+    Alive,
+    /// It has said that its tree is empty; it waits for `Dismiss`.
+    Empty { next_sign: BootInstant },
+    /// It was told to end. What comes of it now is nothing to anybody.
+    Dismissed,
+    /// It is gone; what is left of its tree is being killed.
+    Sweeping {
+        sweep: Box<Sweep>,
+        /// When the next round is due, whatever children do.
+        again_at: BootInstant,
+        /// When whoever is still there counts as unkillable, and gets SIGKILL
+        /// once more.
+        patience_ends: BootInstant,
+    },
+    /// It is gone, and so is its tree.
+    Gone,
+}
+
+impl Link {
+    /// Greets a guard that was just started.
+    ///
+    /// # Errors
+    /// When its descriptors cannot be watched.
+    pub fn new(guard: GuardProcess) -> Result<Self> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let mut link = Self {
+            channel: readiness::watch(guard.channel().as_fd(), both)?,
+            handle: readiness::watch(guard.handle(), Interest::READABLE)?,
+            guard,
+            closed: false,
+            outbox: VecDeque::new(),
+            pulse: Pulse::default(),
+            state: State::Alive,
+            buffer: Box::new([0; MAX_FRAME]),
+        };
+        link.send(&ToGuard::Hello(Hello {
+            version: VERSION,
+            time_namespace: clock::time_namespace(),
+        }));
+        Ok(link)
+    }
+
+    /// Its process id, while it is a child that must not be reaped by others.
+    pub fn pid(&self) -> i32 {
+        self.guard.pid()
+    }
+
+    /// Sends a frame, now or as soon as the guard reads again.
+    pub fn send(&mut self, frame: &ToGuard) {
+        match self.state {
+            State::Alive | State::Empty { .. } => {
+                self.outbox.push_back(frame.encode());
+                self.flush();
+            }
+            State::Dismissed | State::Sweeping { .. } | State::Gone => {}
+        }
+    }
+
+    /// Sends a new deadline; the guard is to acknowledge it.
+    pub fn extend(&mut self, deadline: BootInstant, now: BootInstant) {
+        // A guard that reads nothing needs the newest deadline alone, and a
+        // queue that grows is of no use to it.
+        if !self.outbox.is_empty() {
+            return;
+        }
+        let seq = self.pulse.ask(now);
+        self.send(&ToGuard::Deadline { seq, deadline });
+    }
+
+    /// Sends a frame, and wants to hear that it arrived.
+    pub fn tell(&mut self, frame: &ToGuard, now: BootInstant) {
+        self.send(frame);
+        let seq = self.pulse.ask(now);
+        self.send(&ToGuard::Ping { seq });
+    }
+
+    /// SIGKILL to the tree, by the guard or without it.
+    pub fn kill(&mut self, now: BootInstant) {
+        self.tell(&ToGuard::Kill, now);
+        self.pulse.told_to_kill(now);
+    }
+
+    /// Tells it to end.
+    pub fn dismiss(&mut self) {
+        self.send(&ToGuard::Dismiss);
+        if matches!(self.state, State::Alive | State::Empty { .. }) {
+            self.state = State::Dismissed;
+        }
+    }
+
+    /// When [`Self::wake`] is due.
+    pub fn next_wakeup(&self) -> Option<BootInstant> {
+        match self.state {
+            State::Alive => self.pulse.next_wakeup(),
+            State::Empty { next_sign } => Some(next_sign),
+            State::Sweeping { again_at, .. } => Some(again_at),
+            State::Dismissed | State::Gone => None,
+        }
+    }
+
+    /// Does what has become due.
+    pub fn wake(&mut self, now: BootInstant) -> News {
+        match self.state {
+            State::Alive => {
+                while let Some(remedy) = self.pulse.due(now) {
+                    self.remedy(remedy);
+                }
+                News::Nothing
+            }
+            State::Empty { next_sign } => {
+                if now >= next_sign {
+                    self.sign_of_life(now);
+                }
+                News::Nothing
+            }
+            State::Sweeping { again_at, .. } if now >= again_at => self.sweep(now),
+            State::Sweeping { .. } | State::Dismissed | State::Gone => News::Nothing,
+        }
+    }
+
+    /// A child has changed its state: a guard that was stopped is woken, and
+    /// a sweep goes on.
+    pub fn child_changed(&mut self, now: BootInstant) -> News {
+        match self.state {
+            State::Alive | State::Empty { .. } | State::Dismissed => {
+                // Nobody else stops the guard, and it has nothing to stop for.
+                loop {
+                    match self.guard.state() {
+                        GuardState::Stopped => {
+                            let remedy = self.pulse.stopped(now);
+                            self.remedy(remedy);
+                        }
+                        GuardState::Continued => {}
+                        GuardState::AsBefore => return News::Nothing,
+                        // Reaped; its handle is readable, and comes after the
+                        // last frames have been read.
+                        GuardState::Ended => return News::Nothing,
+                    }
+                }
+            }
+            State::Sweeping { .. } => self.sweep(now),
+            State::Gone => News::Nothing,
+        }
+    }
+
+    /// The next thing that is heard. Cancel safe.
+    pub async fn next(&mut self) -> News {
+        match self.state {
+            State::Sweeping { .. } | State::Gone => std::future::pending().await,
+            State::Alive | State::Empty { .. } | State::Dismissed => {}
+        }
+        let interest = if self.outbox.is_empty() {
+            Interest::READABLE
+        } else {
+            Interest::READABLE | Interest::WRITABLE
+        };
+        let heard = tokio::select! {
+            biased;
+            ready = self.channel.ready(interest), if !self.closed => {
+                // The reactor is gone only together with this loop.
+                let Ok(mut ready) = ready else { return News::Nothing };
+                if ready.ready().is_writable() {
+                    ready.clear_ready_matching(Ready::WRITABLE);
+                }
+                let heard = receive(self.guard.channel(), &mut self.buffer);
+                if let Heard::Nothing = heard {
+                    ready.clear_ready_matching(Ready::READABLE);
+                }
+                drop(ready);
+                self.flush();
+                heard
+            }
+            // What it said last may have come together with its end.
+            _ = self.handle.readable() => match receive(self.guard.channel(), &mut self.buffer) {
+                Heard::Nothing | Heard::Closed => return self.ended(clock::now()),
+                heard @ (Heard::Frame(_) | Heard::Malformed) => heard,
+            },
+        };
+        match heard {
+            Heard::Frame(frame) if !matches!(self.state, State::Dismissed) => self.hear(frame),
+            // A guard that cannot be understood cannot be relied on.
+            Heard::Malformed => {
+                self.remedy(Remedy::Kill);
+                News::Nothing
+            }
+            // A guard that turns itself into the releaser closes its end, and
+            // is seen to end a little later.
+            Heard::Closed => {
+                self.closed = true;
+                News::Nothing
+            }
+            Heard::Frame(_) | Heard::Nothing => News::Nothing,
+        }
+    }
+
+    fn hear(&mut self, frame: FromGuard) -> News {
+        News::Event(match frame {
+            FromGuard::Hello(hello) if hello.version == VERSION => GuardEvent::Ready,
+            FromGuard::Hello(_) => {
+                self.remedy(Remedy::Kill);
+                return News::Nothing;
+            }
+            FromGuard::Ack { seq } => {
+                self.pulse.answered(seq);
+                return News::Nothing;
+            }
+            FromGuard::Started { pid } => GuardEvent::Started { pid },
+            FromGuard::NotStarted(why) => {
+                self.sign_of_life(clock::now());
+                GuardEvent::NotStarted(why)
+            }
+            FromGuard::WorkerStopped { signal } => return News::WorkerStopped(signal),
+            FromGuard::WorkerContinued => return News::Nothing,
+            FromGuard::WorkerEnded(end) => GuardEvent::WorkerEnded(end),
+            FromGuard::LeftBehind { processes } => return News::LeftBehind(processes),
+            FromGuard::Stopping(why) => GuardEvent::Stopping(why),
+            FromGuard::Unkillable { process } => return News::Unkillable(process),
+            FromGuard::Empty { .. } => {
+                self.sign_of_life(clock::now());
+                GuardEvent::Empty
+            }
+        })
+    }
+
+    /// Says that the keeper lives, and when it will say so again.
+    fn sign_of_life(&mut self, now: BootInstant) {
+        let seq = self.pulse.ask(now);
+        self.send(&ToGuard::Ping { seq });
+        self.state = State::Empty {
+            next_sign: now + SIGN_OF_LIFE,
+        };
+    }
+
+    fn remedy(&self, remedy: Remedy) {
+        match remedy {
+            Remedy::Wake => {
+                tracing::warn!(
+                    event = "guard-stands-still",
+                    guard_pid = self.pid(),
+                    "the guard stands still; it is woken"
+                );
+                self.guard.wake();
+            }
+            Remedy::Kill => {
+                tracing::error!(
+                    event = "guard-killed",
+                    guard_pid = self.pid(),
+                    "the guard does not answer; it is killed, and its tree with it"
+                );
+                self.guard.kill();
+            }
+        }
+    }
+
+    /// The guard's process has ended, and all that it said was read.
+    fn ended(&mut self, now: BootInstant) -> News {
+        while self.guard.state() != GuardState::Ended {
+            // Reaps it, now that its handle says that it has ended.
+        }
+        if matches!(self.state, State::Dismissed) {
+            self.state = State::Gone;
+            return News::Nothing;
+        }
+        self.state = State::Sweeping {
+            sweep: Box::new(Sweep::new(&[])),
+            again_at: now,
+            patience_ends: now + SWEEP_AGAIN,
+        };
+        News::Event(GuardEvent::Gone)
+    }
+
+    /// Whether what is left of the tree is being killed by the keeper: then
+    /// all reaping is its own.
+    pub fn is_sweeping(&self) -> bool {
+        matches!(self.state, State::Sweeping { .. })
+    }
+
+    /// Reaps, and kills on when that shows that there is more.
+    fn sweep(&mut self, now: BootInstant) -> News {
+        let State::Sweeping {
+            sweep,
+            again_at,
+            patience_ends,
+        } = &mut self.state
+        else {
+            return News::Nothing;
+        };
+        let mut unkillable = Vec::new();
+        if now >= *patience_ends {
+            *patience_ends = now + SWEEP_AGAIN;
+            unkillable = sweep.unkillable();
+            sweep.start_over();
+        }
+        *again_at = match sweep.step() {
+            Round::Again => now,
+            Round::Wait => *patience_ends,
+            Round::Empty => {
+                self.state = State::Gone;
+                return News::Event(GuardEvent::Swept);
+            }
+        };
+        if unkillable.is_empty() {
+            News::Nothing
+        } else {
+            News::Unkillable(unkillable.join(", "))
+        }
+    }
+
+    fn flush(&mut self) {
+        while let Some(frame) = self.outbox.front() {
+            match self.guard.channel().send(frame) {
+                Sent::Done => {
+                    self.outbox.pop_front();
+                }
+                Sent::Full => return,
+                // Its end says the rest.
+                Sent::Closed => self.outbox.clear(),
+            }
+        }
+    }
+}
+
+/// What the channel gave.
+enum Heard {
+    Frame(FromGuard),
+    Malformed,
+    Nothing,
+    Closed,
+}
+
+fn receive(channel: &Channel, buffer: &mut Buffer) -> Heard {
+    match channel.receive(buffer) {
+        Received::Frame(bytes) => FromGuard::decode(bytes).map_or(Heard::Malformed, Heard::Frame),
+        Received::TooLong => Heard::Malformed,
+        Received::Nothing => Heard::Nothing,
+        Received::Closed => Heard::Closed,
+    }
+}

@@ -1,0 +1,526 @@
+//! The keeper's loop: what happens becomes an [`Event`], the pure machine
+//! decides, and its commands are performed. Nothing in here decides about a
+//! lease, and nothing in here waits for anything but the next event.
+
+mod calls;
+pub mod claim;
+mod link;
+mod pulse;
+pub mod releaser;
+pub mod signals;
+mod watcher;
+
+use std::collections::VecDeque;
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook_tokio::SignalsInfo;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use uuid::Uuid;
+
+use self::calls::Calls;
+use self::claim::ClaimFile;
+use self::link::{Link, News};
+use self::signals::{Doing, Meaning, Terminal};
+use self::watcher::{AFTER_START, Watcher};
+use crate::lease::ids::HolderId;
+use crate::lease::keeper::event::{Command, Event, GuardEvent, Outcome, StopCause, Transition};
+use crate::lease::keeper::{Config, Keeper, Now, Phase};
+use crate::lease::record::{Acquired, Fault, Term, Unknown};
+use crate::lease::time::BootInstant;
+use crate::lease::timing::Chance;
+use crate::store::{Notice, Store};
+use crate::sys::guard_process::{self, GuardProcess};
+use crate::sys::inherited::{self, Inherited};
+use crate::sys::memfd::Setup;
+use crate::sys::timer::{BootTimer, SelfKill};
+use crate::sys::{Result, SysError, clock, process, readiness, terminal};
+use crate::wire::{PgOptions, Start, StopTo, ToGuard, WorkerEnd};
+
+/// The keeper's own timer fires this long after the deadline: the guard's
+/// comes first (contract, section 3).
+const SELF_KILL_AFTER: Duration = Duration::from_secs(1);
+
+/// While the tree is being killed the keeper is needed for longer, but a
+/// keeper that does not get to a single step in this long stands still.
+const KILLING_LIMIT: Duration = Duration::from_secs(60);
+
+/// Everything that a run needs and that does not change.
+#[derive(Debug)]
+pub struct Settings {
+    /// The machine's.
+    pub config: Arc<Config>,
+    /// Which lease.
+    pub name: crate::lease::ids::LeaseName,
+    /// The worker's command.
+    pub setup: Setup,
+    /// `--stop-signal`.
+    pub stop_signal: i32,
+    /// `--stop-to`.
+    pub stop_to: StopTo,
+    /// `--pgoptions`.
+    pub pgoptions: PgOptions,
+}
+
+/// Who is told what happens: the log, and whatever else shows it. Must never
+/// delay anything.
+pub trait Audience {
+    /// Something has changed.
+    fn told(&mut self, transition: &Transition, keeper: &Keeper, now: BootInstant);
+    /// The machine has made a step.
+    fn stepped(&mut self, keeper: &Keeper, now: BootInstant);
+}
+
+/// Starts a guard; also the first thing that a run does, before any thread
+/// exists.
+///
+/// # Errors
+/// When there can be none.
+pub fn start_guard(setup: &Setup, claims: &ClaimFile) -> Result<GuardProcess> {
+    guard_process::spawn(
+        guard_process::THIS_PROGRAM,
+        inherited::get(),
+        setup,
+        claims.file(),
+    )
+}
+
+/// Runs until nothing remains to be done.
+///
+/// # Errors
+/// When the loop's own descriptors cannot be had: nothing was taken then.
+pub async fn run<S, A>(
+    settings: Settings,
+    store: S,
+    watch: impl FnMut() -> S::Watch,
+    guard: GuardProcess,
+    claims: ClaimFile,
+    audience: A,
+) -> Result<Outcome>
+where
+    S: Store + 'static,
+    A: Audience,
+{
+    let timer = BootTimer::new()?;
+    Loop::<S, _, _> {
+        keeper: Keeper::new(Arc::clone(&settings.config), &now()),
+        link: Link::new(guard)?,
+        calls: Calls::start(store, settings.config.terms.clone()),
+        watcher: Watcher::new(watch),
+        signals: signals::catch(|signal| inherited::get().ignored().contains(signal))
+            .map_err(SysError::on("catch signals"))?,
+        timer_fired: readiness::watch(timer.as_fd(), Interest::READABLE)?,
+        timer,
+        self_kill: SelfKill::new()?,
+        terminal: terminal_of(inherited::get()),
+        stop_asked: false,
+        killing: false,
+        why_known: false,
+        outcome: None,
+        settings,
+        claims,
+        audience,
+    }
+    .run()
+    .await
+}
+
+fn terminal_of(_: &Inherited) -> Terminal {
+    Terminal {
+        shared: terminal::has_controlling_terminal(),
+        session_leader: process::leads_session(),
+    }
+}
+
+/// What the machine may use of the world, for one step.
+fn now() -> Now {
+    Now {
+        at: clock::now(),
+        chance: Chance(rand::random()),
+        fresh: HolderId(Uuid::new_v4()),
+    }
+}
+
+struct Loop<S: Store, B, A> {
+    settings: Settings,
+    keeper: Keeper,
+    link: Link,
+    claims: ClaimFile,
+    calls: Calls,
+    watcher: Watcher<S::Watch, B>,
+    signals: SignalsInfo<WithOrigin>,
+    timer: BootTimer,
+    timer_fired: AsyncFd<OwnedFd>,
+    self_kill: SelfKill,
+    terminal: Terminal,
+    audience: A,
+    /// A stop was asked for, in this term or while standing by.
+    stop_asked: bool,
+    /// The tree was told to die.
+    killing: bool,
+    /// The store knows why this term ends.
+    why_known: bool,
+    outcome: Option<Outcome>,
+}
+
+/// What `select!` has seen.
+enum Seen {
+    Time,
+    Signal(Option<signal_hook::low_level::siginfo::Origin>),
+    Guard(News),
+    Reply(Event),
+    Notice(Notice),
+}
+
+impl<S, B, A> Loop<S, B, A>
+where
+    S: Store,
+    B: FnMut() -> S::Watch,
+    A: Audience,
+{
+    async fn run(mut self) -> Result<Outcome> {
+        let first = now();
+        let commands = self.keeper.start(&first);
+        self.perform_all(commands, first.at);
+        loop {
+            if let Some(outcome) = self.outcome.take() {
+                return Ok(outcome);
+            }
+            self.set_timers()?;
+            let seen = tokio::select! {
+                biased;
+                ready = self.timer_fired.readable() => {
+                    if let Ok(mut ready) = ready {
+                        ready.clear_ready();
+                    }
+                    Seen::Time
+                }
+                origin = self.signals.next() => Seen::Signal(origin),
+                news = self.link.next() => Seen::Guard(news),
+                reply = self.calls.next() => Seen::Reply(reply),
+                notice = self.watcher.next() => Seen::Notice(notice),
+            };
+            self.handle(seen);
+        }
+    }
+
+    fn set_timers(&mut self) -> Result<()> {
+        let wakeups = [
+            self.keeper.next_wakeup(),
+            self.link.next_wakeup(),
+            self.watcher.next_wakeup(),
+        ];
+        self.timer.set(wakeups.into_iter().flatten().min())?;
+        let kill_at = match self.keeper.phase() {
+            Phase::Stopping if self.killing => Some(clock::now() + KILLING_LIMIT),
+            Phase::Starting | Phase::Holding | Phase::Stopping => self
+                .keeper
+                .deadline()
+                .map(|deadline| deadline + SELF_KILL_AFTER),
+            Phase::Standby | Phase::Acquiring | Phase::Releasing | Phase::Ended => None,
+        };
+        self.self_kill.set(kill_at)
+    }
+
+    fn handle(&mut self, seen: Seen) {
+        match seen {
+            Seen::Time => self.time(),
+            Seen::Signal(Some(origin)) => {
+                let typed = signals::typed(&origin);
+                self.signal(origin.signal, typed);
+            }
+            // The stream ends only when its handle is closed, which nobody does.
+            Seen::Signal(None) => {}
+            Seen::Guard(news) => self.news(news),
+            Seen::Reply(event) => self.happened(event),
+            Seen::Notice(notice) => self.notice(notice),
+        }
+    }
+
+    fn time(&mut self) {
+        self.timer.consume();
+        let at = clock::now();
+        self.watcher.wake(at);
+        let news = self.link.wake(at);
+        self.news(news);
+        if self.keeper.next_wakeup().is_some_and(|due| at >= due) {
+            self.happened(Event::Wake);
+        }
+    }
+
+    fn signal(&mut self, signal: i32, typed: bool) {
+        match signals::meaning(signal, typed, self.doing(), self.terminal) {
+            Meaning::Stop(signal) => {
+                self.stop_asked = true;
+                self.happened(Event::Stop(StopCause::Signal(signal)));
+            }
+            Meaning::HurryUp => self.happened(Event::HurryUp),
+            Meaning::PassOn(signal) => self.link.send(&ToGuard::Signal(signal)),
+            Meaning::Child => {
+                let news = self.link.child_changed(clock::now());
+                if !self.link.is_sweeping() {
+                    process::reap_orphans(&[self.link.pid()]);
+                }
+                self.news(news);
+            }
+            Meaning::StopSelf(signal) => crate::sys::signals::stop_self(signal),
+            Meaning::Ignore => {}
+        }
+    }
+
+    fn doing(&self) -> Doing {
+        match self.keeper.phase() {
+            _ if self.stop_asked => Doing::Stopping,
+            Phase::Standby => Doing::StandingBy,
+            Phase::Acquiring | Phase::Starting => Doing::Starting,
+            Phase::Holding | Phase::Stopping | Phase::Releasing | Phase::Ended => Doing::Running,
+        }
+    }
+
+    fn news(&mut self, news: News) {
+        match news {
+            News::Event(event) => {
+                match &event {
+                    GuardEvent::Started { .. } => {
+                        self.watcher.begin_at(clock::now() + AFTER_START);
+                    }
+                    GuardEvent::WorkerEnded(end) => self.why_ended(worker_words(*end)),
+                    GuardEvent::NotStarted(_) => self.why_ended("the worker was not started"),
+                    GuardEvent::Gone => self.why_ended("the guard process died"),
+                    GuardEvent::Ready
+                    | GuardEvent::Stopping(_)
+                    | GuardEvent::Empty
+                    | GuardEvent::Swept => {}
+                }
+                self.happened(Event::Guard(event));
+            }
+            News::WorkerStopped(signal) => self.worker_stopped(signal),
+            News::LeftBehind(processes) => tracing::warn!(
+                event = "left-behind",
+                name = %self.settings.name,
+                processes = processes.join(", "),
+                "the worker has ended and left processes behind, which are stopped: {}",
+                processes.join(", ")
+            ),
+            News::Unkillable(process) => tracing::error!(
+                event = "unkillable",
+                name = %self.settings.name,
+                process,
+                "cannot kill {process}; the lease is kept as long as it may be"
+            ),
+            News::Nothing => {}
+        }
+    }
+
+    /// For the history: what came first is why the term ended.
+    fn why_ended(&mut self, why: impl Into<String>) {
+        if !self.why_known {
+            self.why_known = true;
+            self.calls.because(why.into());
+        }
+    }
+
+    /// leasewrap follows the worker where a shell takes over, and wakes it
+    /// where nobody else would.
+    fn worker_stopped(&mut self, signal: i32) {
+        if !matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) || !self.terminal.shared
+        {
+            return;
+        }
+        if terminal::shell_takes_over(self.link.pid()) {
+            crate::sys::signals::stop_self(signal);
+        }
+        self.link.send(&ToGuard::Signal(libc::SIGCONT));
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Connected | Notice::Changed => match self.keeper.phase() {
+                Phase::Standby => self.happened(Event::Changed),
+                Phase::Starting | Phase::Holding | Phase::Stopping => {
+                    if let Some(term) = self.keeper.term().cloned() {
+                        self.calls.check(term, self.check_limit());
+                    }
+                }
+                // The reply that is awaited says more.
+                Phase::Acquiring | Phase::Releasing | Phase::Ended => {}
+            },
+            Notice::Unavailable(unknown) => tracing::info!(
+                event = "listen-unavailable",
+                name = %self.settings.name,
+                "notifications do not arrive, polling carries on: {}",
+                unknown.message
+            ),
+        }
+    }
+
+    /// A renewal may have to wait for it.
+    fn check_limit(&self) -> Duration {
+        self.settings.config.timing.call_timeout() / 3
+    }
+
+    /// One event, and whatever it brings about at once.
+    fn happened(&mut self, event: Event) {
+        let now = now();
+        let commands = self.keeper.step(event, &now);
+        self.perform_all(commands, now.at);
+    }
+
+    fn perform_all(&mut self, commands: Vec<Command>, at: BootInstant) {
+        let mut at_once = VecDeque::new();
+        for command in commands {
+            at_once.extend(self.perform(command, at));
+        }
+        while let Some(event) = at_once.pop_front() {
+            let now = now();
+            for command in self.keeper.step(event, &now) {
+                at_once.extend(self.perform(command, now.at));
+            }
+        }
+        self.audience.stepped(&self.keeper, at);
+    }
+
+    /// Performs a command; an event where it could not be.
+    fn perform(&mut self, command: Command, at: BootInstant) -> Option<Event> {
+        match command {
+            Command::Acquire { ref request, .. } => {
+                if let Err(error) = self.claims.attempt(request) {
+                    return Some(not_sent(&error, at));
+                }
+                self.calls.perform(command);
+            }
+            Command::Observe { .. }
+            | Command::Init { .. }
+            | Command::Renew { .. }
+            | Command::Settle { .. }
+            | Command::Release { .. } => self.calls.perform(command),
+            Command::Spawn { term, deadline } => {
+                let start = self.start_frame(&term, deadline);
+                self.killing = false;
+                self.link.tell(&ToGuard::Start(start), at);
+            }
+            Command::Extend { deadline } => self.link.extend(deadline, at),
+            Command::StopTree { signal, kill_by } => {
+                let signal = signal.unwrap_or(self.settings.stop_signal);
+                self.link.tell(&ToGuard::Stop { signal, kill_by }, at);
+            }
+            Command::KillTree => {
+                self.killing = true;
+                self.link.kill(at);
+            }
+            Command::Dismiss => self.link.dismiss(),
+            Command::NewGuard => return self.new_guard(),
+            // Without a precheck everybody is fit.
+            Command::Precheck => return Some(Event::Fit(true)),
+            Command::Tell(transition) => self.tell(&transition, at),
+            Command::End(outcome) => self.outcome = Some(outcome),
+        }
+        None
+    }
+
+    fn start_frame(&self, term: &Term, deadline: BootInstant) -> Start {
+        let timing = &self.settings.config.timing;
+        Start {
+            name: self.settings.name.clone(),
+            slot: term.slot,
+            holder: term.holder,
+            token: term.token,
+            ttl: timing.ttl(),
+            pgoptions: self.settings.pgoptions,
+            deadline,
+            grace: timing.grace(),
+            stop_signal: self.settings.stop_signal,
+            stop_to: self.settings.stop_to,
+            stop_timeout: timing.stop_timeout(),
+        }
+    }
+
+    fn new_guard(&mut self) -> Option<Event> {
+        self.stop_asked = false;
+        self.killing = false;
+        match start_guard(&self.settings.setup, &self.claims).and_then(Link::new) {
+            Ok(link) => {
+                self.link = link;
+                None
+            }
+            Err(error) => {
+                tracing::error!(event = "no-guard", "cannot {error}");
+                Some(Event::Guard(GuardEvent::Gone))
+            }
+        }
+    }
+
+    fn tell(&mut self, transition: &Transition, at: BootInstant) {
+        let written = match transition {
+            Transition::Waiting { .. } => {
+                self.watcher.begin_at(at);
+                Ok(())
+            }
+            Transition::Acquired { term, grant, .. } => {
+                self.why_known = false;
+                self.claims.granted(term, grant)
+            }
+            Transition::Renewed { grant, .. } => match self.keeper.term() {
+                Some(term) => self.claims.granted(term, grant),
+                None => Ok(()),
+            },
+            Transition::Released { .. } => self.claims.nothing(),
+            Transition::Stopping(cause) => {
+                self.why_ended(stop_words(cause));
+                Ok(())
+            }
+            Transition::Losing { .. } => {
+                self.why_ended("no renewal came through in time");
+                Ok(())
+            }
+            Transition::CallFailed { .. }
+            | Transition::IncarnationChanged { .. }
+            | Transition::Lost { .. }
+            | Transition::HolderChanged { .. } => Ok(()),
+        };
+        if let Err(error) = written {
+            // What stood there before still finds the row.
+            tracing::warn!(event = "claim-not-written", "cannot {error}");
+        }
+        self.audience.told(transition, &self.keeper, at);
+    }
+}
+
+/// An acquisition that the releaser could not be told of must not be sent.
+fn not_sent(error: &SysError, at: BootInstant) -> Event {
+    Event::Acquired {
+        sent_at: at,
+        reply: Acquired::Unknown(Unknown {
+            fault: Fault::Transient,
+            message: format!("cannot {error}"),
+        }),
+    }
+}
+
+/// How the worker has ended, for the history.
+fn worker_words(end: WorkerEnd) -> String {
+    match end {
+        WorkerEnd::Exited(code) => format!("the worker ended with exit code {code}"),
+        WorkerEnd::Signaled(signal) => format!(
+            "the worker was ended by {}",
+            crate::sys::signals::name(signal)
+        ),
+    }
+}
+
+/// Why it was stopped, for the history.
+fn stop_words(cause: &StopCause) -> String {
+    match cause {
+        StopCause::Signal(signal) => {
+            format!("leasewrap got {}", crate::sys::signals::name(*signal))
+        }
+        StopCause::StepDown => "asked to step down".to_owned(),
+        StopCause::Unfit => "the precheck did not pass".to_owned(),
+        StopCause::Watchdog => "the worker's watchdog ran out".to_owned(),
+    }
+}

@@ -1,0 +1,210 @@
+//! Whether the guard answers. A guard that was stopped says nothing: it is
+//! woken, and killed when the time for that has come.
+
+use std::time::Duration;
+
+use crate::lease::time::BootInstant;
+
+/// A guard that runs answers within a millisecond, on a busy host within
+/// some; one that has not by now is told to go on (SIGCONT), again and again.
+const WAKE_AFTER: Duration = Duration::from_millis(200);
+
+/// How long a guard that was told to kill may say nothing. Its worker dies
+/// with it, so being wrong about it costs an exit code, never safety.
+const KILL_ANSWER_LIMIT: Duration = Duration::from_millis(100);
+
+/// Somebody stops the guard again whenever it is woken: after so many times,
+/// each soon after the one before, it cannot be relied on any more.
+const STOPS_LIMIT: u32 = 10;
+
+/// What counts as soon.
+const STOPS_WITHIN: Duration = Duration::from_secs(1);
+
+/// What is to be done about a guard that does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// SIGCONT.
+    Wake,
+    /// SIGKILL; the keeper finishes the tree itself.
+    Kill,
+}
+
+/// What was asked and not answered yet.
+#[derive(Debug)]
+pub struct Pulse {
+    seq: u32,
+    unanswered: Option<Unanswered>,
+    kill_at: Option<BootInstant>,
+    /// How often it was stopped of late, and when last.
+    stops: (u32, BootInstant),
+}
+
+#[derive(Debug)]
+struct Unanswered {
+    /// The oldest frame without an answer.
+    seq: u32,
+    wake_at: BootInstant,
+    woken: bool,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self {
+            seq: 0,
+            unanswered: None,
+            kill_at: None,
+            stops: (0, BootInstant::ZERO),
+        }
+    }
+}
+
+impl Pulse {
+    /// Something has stopped the guard.
+    pub fn stopped(&mut self, now: BootInstant) -> Remedy {
+        let (before, last) = self.stops;
+        let soon = now < last + STOPS_WITHIN;
+        let stops = if soon { before + 1 } else { 1 };
+        self.stops = (stops, now);
+        if stops > STOPS_LIMIT {
+            Remedy::Kill
+        } else {
+            Remedy::Wake
+        }
+    }
+
+    /// The number of the next frame that wants an answer.
+    pub fn ask(&mut self, now: BootInstant) -> u32 {
+        self.seq = self.seq.wrapping_add(1);
+        if self.unanswered.is_none() {
+            self.unanswered = Some(Unanswered {
+                seq: self.seq,
+                wake_at: now + WAKE_AFTER,
+                woken: false,
+            });
+        }
+        self.seq
+    }
+
+    /// An answer came. One to a later frame answers all before it: frames
+    /// keep their order.
+    pub fn answered(&mut self, seq: u32) {
+        if self
+            .unanswered
+            .as_ref()
+            .is_some_and(|unanswered| seq.wrapping_sub(unanswered.seq) < u32::MAX / 2)
+        {
+            self.unanswered = None;
+            self.kill_at = None;
+        }
+    }
+
+    /// The guard was told to kill: from now on it must answer soon, and one
+    /// that already did not is not waited for.
+    pub fn told_to_kill(&mut self, now: BootInstant) {
+        let stands_still = self
+            .unanswered
+            .as_ref()
+            .is_some_and(|unanswered| unanswered.woken);
+        let limit = if stands_still {
+            now
+        } else {
+            now + KILL_ANSWER_LIMIT
+        };
+        self.kill_at = Some(limit);
+    }
+
+    /// What is due at `now`; to be called again until it says nothing.
+    pub fn due(&mut self, now: BootInstant) -> Option<Remedy> {
+        let unanswered = self.unanswered.as_mut()?;
+        if self.kill_at.is_some_and(|at| now >= at) {
+            self.kill_at = None;
+            self.unanswered = None;
+            return Some(Remedy::Kill);
+        }
+        if now >= unanswered.wake_at {
+            unanswered.wake_at = now + WAKE_AFTER;
+            unanswered.woken = true;
+            return Some(Remedy::Wake);
+        }
+        None
+    }
+
+    /// When [`Self::due`] has something to say.
+    pub fn next_wakeup(&self) -> Option<BootInstant> {
+        let unanswered = self.unanswered.as_ref()?;
+        Some(
+            self.kill_at
+                .map_or(unanswered.wake_at, |at| at.min(unanswered.wake_at)),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: BootInstant = BootInstant::from_nanos(1_000_000_000);
+
+    #[test]
+    fn an_answer_in_time_asks_for_nothing() {
+        let mut pulse = Pulse::default();
+        let seq = pulse.ask(START);
+        pulse.answered(seq);
+        assert_eq!(pulse.next_wakeup(), None);
+        assert_eq!(pulse.due(START + Duration::from_secs(9)), None);
+    }
+
+    #[test]
+    fn silence_is_woken_and_a_kill_is_not_waited_for() {
+        let mut pulse = Pulse::default();
+        pulse.ask(START);
+        let later = START + WAKE_AFTER;
+        assert_eq!(pulse.due(later), Some(Remedy::Wake));
+        assert_eq!(pulse.due(later), None);
+        let seq = pulse.ask(later);
+        pulse.told_to_kill(later);
+        assert_eq!(pulse.due(later), Some(Remedy::Kill));
+        pulse.answered(seq);
+        assert_eq!(pulse.next_wakeup(), None);
+    }
+
+    #[test]
+    fn a_guard_that_has_answered_so_far_gets_a_moment_to_kill() {
+        let mut pulse = Pulse::default();
+        pulse.ask(START);
+        pulse.told_to_kill(START);
+        assert_eq!(pulse.due(START), None);
+        assert_eq!(pulse.due(START + KILL_ANSWER_LIMIT), Some(Remedy::Kill));
+    }
+
+    #[test]
+    fn a_later_answer_counts_for_the_frames_before_it() {
+        let mut pulse = Pulse::default();
+        pulse.ask(START);
+        let second = pulse.ask(START);
+        pulse.answered(second);
+        assert_eq!(pulse.next_wakeup(), None);
+    }
+
+    #[test]
+    fn a_guard_that_is_stopped_again_and_again_is_given_up() {
+        let mut pulse = Pulse::default();
+        let mut now = START;
+        for _ in 0..STOPS_LIMIT {
+            assert_eq!(pulse.stopped(now), Remedy::Wake);
+            now = now + STOPS_WITHIN / 2;
+        }
+        assert_eq!(pulse.stopped(now), Remedy::Kill);
+        assert_eq!(pulse.stopped(now + STOPS_WITHIN), Remedy::Wake);
+    }
+
+    #[test]
+    fn an_old_answer_does_not_count() {
+        let mut pulse = Pulse::default();
+        let first = pulse.ask(START);
+        pulse.answered(first);
+        pulse.ask(START);
+        pulse.answered(first);
+        assert!(pulse.next_wakeup().is_some());
+    }
+}

@@ -1,0 +1,88 @@
+//! The releaser: what a guard turns into when its keeper cannot give the
+//! lease back. It does that, bounded in time, and ends.
+
+use std::time::Duration;
+
+use super::claim::{Claim, Release};
+use crate::exit;
+use crate::lease::guard::Keeper;
+use crate::lease::record::Released;
+use crate::lease::time::BootInstant;
+use crate::lease::timing::Shown;
+use crate::store::{AnyStore, Store as _};
+use crate::sys::release::ReleaseTask;
+use crate::sys::{clock, stdio};
+
+/// Between two attempts at a database that does not answer.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Gives back what `task` names, then sees to a keeper that stands still.
+/// The result is the exit code.
+pub fn run(task: &ReleaseTask) -> u8 {
+    let release = task
+        .file
+        .read()
+        .and_then(|bytes| postcard::from_bytes::<Release>(&bytes).ok());
+    let said = match release {
+        Some(release) => give_back(&release),
+        None => Err("the keeper has left no record of what to release".to_owned()),
+    };
+    task.see_to_keeper();
+    let what = match task.keeper {
+        Keeper::Lost(_) => "the keeper process of leasewrap is gone",
+        Keeper::StandsStill => "the keeper process of leasewrap stood still until its deadline",
+    };
+    let killed = task.killed;
+    let (code, then) = match said {
+        Ok(then) => (exit::LOST, then),
+        Err(why) => (exit::FAILED, format!("the lease runs out by itself: {why}")),
+    };
+    // Nobody may be there to read it.
+    let _ = stdio::say(&format!(
+        "leasewrap: {what}, so the worker was killed ({killed} processes); {then}; \
+         look for who killed or stopped leasewrap (the kernel log, if memory ran out)"
+    ));
+    code
+}
+
+fn give_back(release: &Release) -> Result<String, String> {
+    if release.claim == Claim::Nothing {
+        return Ok(format!("lease {} was not held", release.name));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start a runtime: {error}"))?;
+    runtime.block_on(async {
+        let begun = clock::now();
+        let mut store = AnyStore::new(release.settings.clone(), release.name.clone(), clock::now);
+        store.because("the keeper process was killed or stood still");
+        loop {
+            let released = match &release.claim {
+                Claim::Nothing => Released::NotOurs,
+                Claim::Attempt(attempt) => store.release_attempt(attempt, release.call_limit).await,
+                Claim::Term { term, incarnation } => {
+                    store.release(term, incarnation, release.call_limit).await
+                }
+            };
+            match released {
+                Released::Done => return Ok(format!("lease {} was released", release.name)),
+                Released::NotOurs => {
+                    return Ok(format!("lease {} was no longer held", release.name));
+                }
+                Released::Unknown(unknown) if is_over(begun, release.patience) => {
+                    return Err(format!(
+                        "no release within {}: {}",
+                        Shown(release.patience),
+                        unknown.message
+                    ));
+                }
+                Released::Unknown(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    })
+}
+
+fn is_over(begun: BootInstant, patience: Duration) -> bool {
+    clock::now().saturating_since(begun) >= patience
+}

@@ -1,0 +1,315 @@
+//! An acquisition is under way, or it is being found out what became of one
+//! whose answer never came.
+
+use std::time::Duration;
+
+use super::event::{Command, Event, GuardEvent, Outcome, StopCause};
+use super::holding::Holding;
+use super::releasing::{Releasing, Then};
+use super::search::{Attempt, Search};
+use super::standby::{self, Standby};
+use super::tenure::Tenure;
+use super::{Commands, Context, State};
+use crate::lease::record::{Acquired, Grant, Renewed, Unknown};
+use crate::lease::time::BootInstant;
+use crate::lease::watch::Candidate;
+
+/// `timeout` and `killall` deliver a signal twice at once; that is no hurry.
+pub(super) const HURRY_AFTER: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Acquiring {
+    pub(super) search: Search,
+    attempt: Attempt,
+    doing: Doing,
+    ending: Option<Ending>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Doing {
+    Asking,
+    Settling,
+    /// Until the next attempt to settle.
+    Pausing {
+        until: BootInstant,
+    },
+}
+
+/// We end as soon as nothing is held any more, and nothing can be.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Ending {
+    outcome: Outcome,
+    began: BootInstant,
+}
+
+impl Ending {
+    fn new(outcome: Outcome, context: &Context<'_>) -> Self {
+        Self {
+            outcome,
+            began: context.at(),
+        }
+    }
+
+    /// A row that turns out to be ours after all would still be of use.
+    fn only_for_want_of_it(&self) -> bool {
+        match self.outcome {
+            Outcome::NotAcquired { .. } | Outcome::Database(_) => true,
+            Outcome::Worker(_)
+            | Outcome::SteppedDown { .. }
+            | Outcome::Lost { .. }
+            | Outcome::NotStarted(_)
+            | Outcome::GuardDied
+            | Outcome::Signaled(_) => false,
+        }
+    }
+}
+
+impl Acquiring {
+    /// Sends an acquisition.
+    pub(super) fn ask(
+        search: Search,
+        candidate: Candidate,
+        context: &Context<'_>,
+        out: &mut Commands,
+    ) -> State {
+        let attempt = search.attempt(candidate, context);
+        let limit = search.acquire_limit(context);
+        out.push(Command::Acquire {
+            request: attempt.request.clone(),
+            limit,
+        });
+        State::Acquiring(Self {
+            search,
+            attempt,
+            doing: Doing::Asking,
+            ending: None,
+        })
+    }
+
+    /// Finds out whether `attempt` has taken a row, and renews that; ends
+    /// with `outcome` if it has not.
+    pub(super) fn settle(
+        search: Search,
+        attempt: Attempt,
+        outcome: Option<Outcome>,
+        context: &Context<'_>,
+        out: &mut Commands,
+    ) -> State {
+        let ending = outcome.map(|outcome| Ending::new(outcome, context));
+        Self {
+            search,
+            attempt,
+            doing: Doing::Settling,
+            ending,
+        }
+        .send_settle(context, out)
+    }
+
+    pub(super) fn wakeup(&self) -> Option<BootInstant> {
+        match self.doing {
+            Doing::Pausing { until } => Some(until),
+            // Answered within its own limit.
+            Doing::Asking | Doing::Settling => None,
+        }
+    }
+
+    pub(super) fn step(mut self, event: Event, context: &Context<'_>, out: &mut Commands) -> State {
+        match event {
+            Event::Wake => match self.doing {
+                Doing::Pausing { until } if context.at() >= until => {
+                    self.send_settle(context, out)
+                }
+                Doing::Pausing { .. } | Doing::Asking | Doing::Settling => State::Acquiring(self),
+            },
+            Event::Acquired { sent_at, reply } => self.acquired(sent_at, reply, context, out),
+            Event::Renewed { sent_at, reply } => self.found_out(sent_at, reply, context, out),
+            Event::Guard(event) => self.guard(event, context, out),
+            Event::Stop(StopCause::Signal(signal)) => {
+                let already = self.ending.as_ref().is_some_and(|e| !e.only_for_want_of_it());
+                if !already {
+                    self.ending = Some(Ending::new(Outcome::Signaled(signal), context));
+                }
+                State::Acquiring(self)
+            }
+            Event::HurryUp => self.hurry_up(context, out),
+            Event::Fit(_) => {
+                self.search.prechecking = false;
+                State::Acquiring(self)
+            }
+            // The next look will show it.
+            Event::Changed
+            // There is no worker that could be stopped.
+            | Event::Stop(StopCause::StepDown | StopCause::Unfit | StopCause::Watchdog)
+            // No such call is under way.
+            | Event::Observed(_)
+            | Event::Initialised(_)
+            | Event::Released(_)
+            // Of a term that is over.
+            | Event::Checked(_) => State::Acquiring(self),
+        }
+    }
+
+    fn acquired(
+        mut self,
+        sent_at: BootInstant,
+        reply: Acquired,
+        context: &Context<'_>,
+        out: &mut Commands,
+    ) -> State {
+        if self.doing != Doing::Asking {
+            return State::Acquiring(self); // Not asked for.
+        }
+        match (reply, self.ending.take()) {
+            (Acquired::Granted(grant), ending) => {
+                self.ending = ending;
+                self.granted(&grant, sent_at, context, out)
+            }
+            (Acquired::Refused(_), Some(ending)) => standby::end(ending.outcome, out),
+            (Acquired::Refused(refusal), None) => {
+                Standby::refused(self.search, refusal, context, out)
+            }
+            // It may have happened, or may yet happen. The next reply shows
+            // the row; before that, there is no other attempt.
+            (Acquired::Unknown(_), Some(ending)) => {
+                self.search.haunted_by(self.attempt.clone());
+                self.ending = Some(ending);
+                self.send_settle(context, out)
+            }
+            (Acquired::Unknown(unknown), None) => {
+                self.search.haunted_by(self.attempt);
+                Standby::failed(self.search, "acquire the lease", unknown, context, out)
+            }
+        }
+    }
+
+    fn found_out(
+        mut self,
+        sent_at: BootInstant,
+        reply: Renewed,
+        context: &Context<'_>,
+        out: &mut Commands,
+    ) -> State {
+        if self.doing != Doing::Settling {
+            return State::Acquiring(self); // Not asked for.
+        }
+        match (reply, self.ending.take()) {
+            // A request is told again by the first renewal.
+            (Renewed::Granted { grant, request: _ }, ending) => {
+                self.ending = ending;
+                self.granted(&grant, sent_at, context, out)
+            }
+            (Renewed::Lost(_), Some(ending)) => standby::end(ending.outcome, out),
+            (Renewed::Lost(_), None) => {
+                self.search.laid(&self.attempt);
+                Standby::look(self.search, context, out)
+            }
+            (Renewed::Unknown(unknown), Some(ending)) => {
+                self.still_unknown(unknown, ending, context, out)
+            }
+            (Renewed::Unknown(unknown), None) => {
+                Standby::failed(self.search, "settle an acquisition", unknown, context, out)
+            }
+        }
+    }
+
+    /// What it may have taken has run out after one ttl by itself.
+    fn still_unknown(
+        mut self,
+        unknown: Unknown,
+        ending: Ending,
+        context: &Context<'_>,
+        out: &mut Commands,
+    ) -> State {
+        // That failure is told of; the outcome stands already.
+        let _stands = self
+            .search
+            .failed("settle an acquisition", unknown, context, out);
+        let gives_up = ending.began + context.timing().ttl();
+        if context.at() >= gives_up {
+            return standby::end(ending.outcome, out);
+        }
+        self.ending = Some(ending);
+        self.doing = Doing::Pausing {
+            until: context.retry_at().min(gives_up),
+        };
+        State::Acquiring(self)
+    }
+
+    fn send_settle(mut self, context: &Context<'_>, out: &mut Commands) -> State {
+        self.doing = Doing::Settling;
+        let request = self.attempt.request.clone();
+        out.push(Command::Settle {
+            request,
+            limit: self.search.acquire_limit(context),
+        });
+        State::Acquiring(self)
+    }
+
+    /// The row is ours: use it, or give it back if we are about to end.
+    fn granted(
+        mut self,
+        grant: &Grant,
+        sent_at: BootInstant,
+        context: &Context<'_>,
+        out: &mut Commands,
+    ) -> State {
+        self.search.answered();
+        let tenure = Tenure::new(&self.attempt, grant, sent_at, &self.search, context);
+        match self.ending.take_if(|ending| !ending.only_for_want_of_it()) {
+            Some(ending) => Releasing::enter(tenure, Then::End(ending.outcome), context, out),
+            None if !self.search.guard_ready => Releasing::enter(
+                tenure,
+                Then::StandBy {
+                    outcome: Outcome::GuardDied,
+                    pause: Duration::ZERO,
+                },
+                context,
+                out,
+            ),
+            // The host was suspended, or this process stopped, until hardly
+            // anything was left of the right: renew first, then use it.
+            None if context.at() >= tenure.deadline - context.timing().grace() => {
+                self.search.haunted_by(self.attempt.clone());
+                self.send_settle(context, out)
+            }
+            None => Holding::enter(tenure, self.attempt.basis, context, out),
+        }
+    }
+
+    fn guard(mut self, event: GuardEvent, context: &Context<'_>, _out: &mut Commands) -> State {
+        match event {
+            GuardEvent::Ready => self.search.guard_ready = true,
+            GuardEvent::Gone => {
+                self.search.guard_ready = false;
+                if !context.config.attached {
+                    self.ending = Some(Ending::new(Outcome::GuardDied, context));
+                }
+            }
+            // It has not been told to start anything.
+            GuardEvent::Started { .. }
+            | GuardEvent::NotStarted(_)
+            | GuardEvent::WorkerEnded(_)
+            | GuardEvent::Stopping(_)
+            | GuardEvent::Empty
+            | GuardEvent::Swept => {}
+        }
+        State::Acquiring(self)
+    }
+
+    fn hurry_up(self, context: &Context<'_>, out: &mut Commands) -> State {
+        match (&self.doing, &self.ending) {
+            // What it may have taken runs out by itself.
+            (Doing::Settling | Doing::Pausing { .. }, Some(ending))
+                if context.at() >= ending.began + HURRY_AFTER =>
+            {
+                standby::end(ending.outcome.clone(), out)
+            }
+            // The answer comes within the limit of the call.
+            (Doing::Asking, _)
+            // Twice at once.
+            | (Doing::Settling | Doing::Pausing { .. }, Some(_))
+            // Nothing was asked to stop.
+            | (Doing::Settling | Doing::Pausing { .. }, None) => State::Acquiring(self),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The tree is empty: the lease is given back.
+
+use std::time::Duration;
+
+use super::acquiring::HURRY_AFTER;
+use super::event::{Command, Event, GivenBack, Outcome, StopCause, Transition};
+use super::search::Search;
+use super::standby::{self, Standby};
+use super::tenure::Tenure;
+use super::{Commands, Context, State};
+use crate::lease::record::{Released, Renewed, Unknown};
+use crate::lease::time::BootInstant;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Releasing {
+    pub(super) tenure: Tenure,
+    then: Then,
+    doing: Doing,
+    tries: Tries,
+    failed: bool,
+    began: BootInstant,
+}
+
+/// What comes after the release.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Then {
+    End(Outcome),
+    /// With a new guard, and after a pause if others are to go first.
+    StandBy {
+        outcome: Outcome,
+        pause: Duration,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Doing {
+    /// A last renewal is under way, and there is only one call at a time.
+    AwaitingRenewal,
+    Releasing,
+    Pausing {
+        until: BootInstant,
+    },
+}
+
+/// How often it is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Tries {
+    /// Nobody may be told that the tree is empty, since nobody knows.
+    None,
+    Once,
+    UntilDeadline,
+}
+
+impl Releasing {
+    /// Tries until the deadline, and once at least.
+    pub(super) fn enter(
+        tenure: Tenure,
+        then: Then,
+        context: &Context<'_>,
+        out: &mut Commands,
+    ) -> State {
+        Self::new(tenure, then, Tries::UntilDeadline, context).begin(context, out)
+    }
+
+    /// Tries once.
+    pub(super) fn once(
+        tenure: Tenure,
+        then: Then,
+        context: &Context<'_>,
+        out: &mut Commands,
+    ) -> State {
+        Self::new(tenure, then, Tries::Once, context).begin(context, out)
+    }
+
+    /// Lets the lease run out.
+    pub(super) fn forgo(
+        tenure: Tenure,
+        then: Then,
+        context: &Context<'_>,
+        out: &mut Commands,
+    ) -> State {
+        Self::new(tenure, then, Tries::None, context).begin(context, out)
+    }
+
+    fn new(tenure: Tenure, then: Then, tries: Tries, context: &Context<'_>) -> Self {
+        let doing = Doing::AwaitingRenewal;
+        Self {
+            tenure,
+            then,
+            doing,
+            tries,
+            failed: false,
+            began: context.at(),
+        }
+    }
+
+    fn begin(self, context: &Context<'_>, out: &mut Commands) -> State {
+        if self.tenure.calling {
+            return State::Releasing(self);
+        }
+        self.release(context, out)
+    }
+
+    pub(super) fn wakeup(&self) -> Option<BootInstant> {
+        match self.doing {
+            Doing::Pausing { until } => Some(until),
+            // Answered within its own limit.
+            Doing::AwaitingRenewal | Doing::Releasing => None,
+        }
+    }
+
+    pub(super) fn step(mut self, event: Event, context: &Context<'_>, out: &mut Commands) -> State {
+        match event {
+            Event::Wake => match self.doing {
+                Doing::Pausing { until } if context.at() >= until => {
+                    if self.is_hopeless(context) {
+                        return self.runs_out(context, out);
+                    }
+                    self.release(context, out)
+                }
+                Doing::Pausing { .. } | Doing::AwaitingRenewal | Doing::Releasing => {
+                    State::Releasing(self)
+                }
+            },
+            Event::Renewed { sent_at, reply } => self.renewed(sent_at, reply, context, out),
+            Event::Released(reply) => self.released(reply, context, out),
+            Event::Stop(StopCause::Signal(_)) => {
+                if let Then::StandBy { outcome, .. } = self.then {
+                    self.then = Then::End(outcome);
+                }
+                State::Releasing(self)
+            }
+            Event::HurryUp if self.failed && context.at() >= self.began + HURRY_AFTER => {
+                self.then = match self.then {
+                    Then::StandBy { outcome, .. } | Then::End(outcome) => Then::End(outcome),
+                };
+                self.runs_out(context, out)
+            }
+            Event::Fit(_) => {
+                self.tenure.prechecking = false;
+                State::Releasing(self)
+            }
+            // The first try is under way, and is short.
+            Event::HurryUp
+            // There is no worker any more.
+            | Event::Stop(StopCause::StepDown | StopCause::Unfit | StopCause::Watchdog)
+            // The guard has done its work; whatever becomes of it now does
+            // not matter, and the next one is not asked for yet.
+            | Event::Guard(_)
+            // It is being given up anyway.
+            | Event::Checked(_)
+            // While standing by only.
+            | Event::Changed
+            // No such call is under way.
+            | Event::Observed(_)
+            | Event::Initialised(_)
+            | Event::Acquired { .. } => State::Releasing(self),
+        }
+    }
+
+    fn renewed(
+        mut self,
+        sent_at: BootInstant,
+        reply: Renewed,
+        context: &Context<'_>,
+        out: &mut Commands,
+    ) -> State {
+        if self.doing != Doing::AwaitingRenewal {
+            return State::Releasing(self); // Not asked for.
+        }
+        self.tenure.calling = false;
+        match reply {
+            // The release carries the incarnation of the last answered call.
+            Renewed::Granted { grant, request: _ } => {
+                self.tenure.granted(grant, sent_at, context, out);
+            }
+            // The release touches nothing that is not ours.
+            Renewed::Lost(_) => self.tries = self.tries.min_once(),
+            Renewed::Unknown(_) => {}
+        }
+        self.release(context, out)
+    }
+
+    fn release(mut self, context: &Context<'_>, out: &mut Commands) -> State {
+        if self.tries == Tries::None {
+            return self.runs_out(context, out);
+        }
+        let limit = if self.failed {
+            self.tenure.call_limit(context)
+        } else {
+            context.timing().call_timeout()
+        };
+        self.doing = Doing::Releasing;
+        out.push(Command::Release {
+            term: self.tenure.term.clone(),
+            incarnation: self.tenure.grant.incarnation.clone(),
+            limit,
+        });
+        State::Releasing(self)
+    }
+
+    fn released(mut self, reply: Released, context: &Context<'_>, out: &mut Commands) -> State {
+        if self.doing != Doing::Releasing {
+            return State::Releasing(self); // Not asked for.
+        }
+        match reply {
+            Released::Done => self.finish(GivenBack::Done, context, out),
+            Released::NotOurs => self.finish(GivenBack::NotOurs, context, out),
+            Released::Unknown(unknown) => {
+                self.failed = true;
+                self.tell_failure(unknown, context, out);
+                if self.is_hopeless(context) {
+                    return self.runs_out(context, out);
+                }
+                let until = context.retry_at().min(self.tenure.deadline);
+                self.doing = Doing::Pausing { until };
+                State::Releasing(self)
+            }
+        }
+    }
+
+    fn tell_failure(&self, unknown: Unknown, context: &Context<'_>, out: &mut Commands) {
+        self.tenure
+            .tell_failure("release the lease", unknown, context, out);
+    }
+
+    fn is_hopeless(&self, context: &Context<'_>) -> bool {
+        match self.tries {
+            Tries::None | Tries::Once => true,
+            Tries::UntilDeadline => context.at() >= self.tenure.deadline,
+        }
+    }
+
+    fn runs_out(self, context: &Context<'_>, out: &mut Commands) -> State {
+        // By the database's clock it was renewed after the renewal was sent,
+        // and before its answer came.
+        let run_out = self.tenure.deadline + context.timing().margin();
+        let left = run_out.saturating_since(context.at());
+        self.finish(GivenBack::RunsOut { left }, context, out)
+    }
+
+    fn finish(self, result: GivenBack, context: &Context<'_>, out: &mut Commands) -> State {
+        let slot = self.tenure.term.slot;
+        out.push(Command::Tell(Transition::Released { slot, result }));
+        match self.then {
+            Then::End(outcome) => standby::end(outcome, out),
+            Then::StandBy { outcome: _, pause } => {
+                out.push(Command::Dismiss);
+                if !context.config.attached {
+                    out.push(Command::NewGuard);
+                }
+                let search = Search::again(context, self.tenure.prechecking, pause);
+                Standby::look(search, context, out)
+            }
+        }
+    }
+}
+
+impl Tries {
+    fn min_once(self) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::Once | Self::UntilDeadline => Self::Once,
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! What a keeper knows while it has no lease; it outlives single attempts.
+
+use std::time::Duration;
+
+use super::event::{Command, Transition};
+use super::{Commands, Context};
+use crate::lease::ids::HolderId;
+use crate::lease::record::{Acquire, Fault, Observation, Record, Unknown};
+use crate::lease::time::BootInstant;
+use crate::lease::watch::{Basis, Candidate, Contender, Reason, Verdict, Watch};
+
+/// At least so often a standby says that it waits.
+const TELL_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// How many unanswered acquisitions are kept in mind. Only the last can be
+/// unsettled; an older one may still come to life as long as the row is as it
+/// was when it was sent.
+const GHOSTS: usize = 4;
+
+/// An acquisition, and what gave the right to send it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Attempt {
+    pub(super) request: Acquire,
+    pub(super) basis: Basis,
+}
+
+/// An acquisition whose answer never came.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Ghost {
+    attempt: Attempt,
+    /// A later reply has shown that it had done nothing until then. A late
+    /// statement may do it yet.
+    settled: bool,
+}
+
+/// What a keeper knows while it has no lease.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Search {
+    /// The guard could start a worker.
+    pub(super) guard_ready: bool,
+    /// A precheck is under way.
+    pub(super) prechecking: bool,
+    /// What was seen of the lease.
+    pub(super) watch: Watch,
+    /// Why it is not ours.
+    pub(super) reason: Reason,
+    /// How many polls were sent.
+    pub(super) attempts: u64,
+    /// How many calls in a row have failed.
+    pub(super) failures: u32,
+    /// How many attempts in a row were refused.
+    pub(super) refusals: u32,
+    /// A writable server has answered.
+    worked: bool,
+    /// The last failure.
+    unknown: Option<Unknown>,
+    /// Since when the database has said what is final at a first connect.
+    refused_since: Option<BootInstant>,
+    /// `--wait` ends then.
+    wait_until: Option<BootInstant>,
+    /// Others go first until then.
+    not_before: Option<BootInstant>,
+    ghosts: Vec<Ghost>,
+    /// The last poll that was told of, and when.
+    told: Option<(u64, BootInstant)>,
+}
+
+impl Search {
+    pub(super) fn new(context: &Context<'_>) -> Self {
+        Self {
+            guard_ready: false,
+            prechecking: false,
+            watch: Watch::default(),
+            reason: Reason::Starting,
+            attempts: 0,
+            failures: 0,
+            refusals: 0,
+            worked: false,
+            unknown: None,
+            refused_since: None,
+            wait_until: context.config.wait.map(|wait| context.at() + wait),
+            not_before: None,
+            ghosts: Vec::new(),
+            told: None,
+        }
+    }
+
+    /// After a term (`--rejoin`).
+    pub(super) fn again(context: &Context<'_>, prechecking: bool, pause: Duration) -> Self {
+        Self {
+            prechecking,
+            worked: true,
+            not_before: Some(context.at() + pause),
+            ..Self::new(context)
+        }
+    }
+
+    /// The limit of the next call: `--wait` bounds it too.
+    pub(super) fn call_limit(&self, context: &Context<'_>) -> Duration {
+        let limit = context.timing().call_timeout();
+        match self.wait_until {
+            Some(until) if !self.no_wait(context) => {
+                // Too short a limit would fail a database that is merely far.
+                let left = until.saturating_since(context.at());
+                limit.min(left.max(Duration::from_millis(100)))
+            }
+            Some(_) | None => limit,
+        }
+    }
+
+    /// The limit of an acquisition: its answer must leave time to use it.
+    pub(super) fn acquire_limit(&self, context: &Context<'_>) -> Duration {
+        let timing = context.timing();
+        self.call_limit(context)
+            .min(timing.call_limit(timing.trust() - timing.grace()))
+    }
+
+    fn no_wait(&self, context: &Context<'_>) -> bool {
+        context.config.wait == Some(Duration::ZERO)
+    }
+
+    /// Nothing is left of `--wait`: what has not worked is not tried again.
+    pub(super) fn over(&self, context: &Context<'_>) -> bool {
+        self.wait_until.is_some_and(|until| context.at() >= until)
+    }
+
+    /// When `--wait` ends what goes on; `--no-wait` lets one attempt finish.
+    pub(super) fn wait_until(&self, context: &Context<'_>) -> Option<BootInstant> {
+        self.wait_until.filter(|_| !self.no_wait(context))
+    }
+
+    /// Whether others go first, and until when.
+    pub(super) fn held_off(&self, context: &Context<'_>) -> Option<BootInstant> {
+        self.not_before.filter(|until| context.at() < *until)
+    }
+
+    /// A poll was answered.
+    pub(super) fn seen(
+        &mut self,
+        observation: Observation,
+        context: &Context<'_>,
+        out: &mut Commands,
+    ) {
+        self.worked = true;
+        self.answered();
+        for ghost in &mut self.ghosts {
+            ghost.settled = true;
+        }
+        for record in self.watch.see(observation, context.at()) {
+            if self
+                .ghosts
+                .iter()
+                .all(|ghost| Some(ghost.holder()) != record.holder)
+            {
+                out.push(Command::Tell(Transition::HolderChanged { record }));
+            }
+        }
+    }
+
+    /// The database has answered, whatever it said.
+    pub(super) fn answered(&mut self) {
+        self.failures = 0;
+        self.refused_since = None;
+    }
+
+    pub(super) fn verdict(&self, context: &Context<'_>) -> Verdict {
+        let config = context.config;
+        let contender = Contender {
+            takeover: config.takeover,
+            slots: config.slots,
+            label: config.terms.label.as_str(),
+            ttl: config.terms.ttl,
+            takeover_delay: config.terms.takeover_delay,
+        };
+        self.watch
+            .verdict(&contender, context.at(), context.now.chance)
+    }
+
+    pub(super) fn attempt(&self, candidate: Candidate, context: &Context<'_>) -> Attempt {
+        let in_doubt = candidate.in_doubt();
+        Attempt {
+            request: Acquire {
+                slot: candidate.slot,
+                slots: context.config.slots,
+                above: candidate.above,
+                holder: context.now.fresh,
+                expected: candidate.expected,
+                server_incarnation: candidate.server_incarnation,
+                in_doubt,
+                from_unreleased: candidate.from_unreleased,
+                terms: context.config.terms.clone(),
+            },
+            basis: candidate.basis,
+        }
+    }
+
+    /// A call had no usable answer. Returns the failure where it is final.
+    pub(super) fn failed(
+        &mut self,
+        what: &'static str,
+        unknown: Unknown,
+        context: &Context<'_>,
+        out: &mut Commands,
+    ) -> Option<Unknown> {
+        self.failures = self.failures.saturating_add(1);
+        self.reason = Reason::Unreachable {
+            message: unknown.message.clone(),
+        };
+        self.unknown = Some(unknown.clone());
+        out.push(Command::Tell(Transition::CallFailed {
+            what,
+            unknown: unknown.clone(),
+            left: None,
+        }));
+        let last = match unknown.fault {
+            Fault::Transient => false,
+            Fault::ReadOnly => !self.worked,
+            Fault::Final => {
+                // Credentials rotate: what has worked may work again.
+                let since = *self.refused_since.get_or_insert(context.at());
+                !self.worked || context.at() >= since + context.timing().ttl()
+            }
+        };
+        last.then_some(unknown)
+    }
+
+    /// The pause after a failure.
+    pub(super) fn retry_at(&self, context: &Context<'_>) -> BootInstant {
+        let pause = context.timing().backoff(self.failures, context.now.chance);
+        let last = self
+            .refused_since
+            .map(|since| since + context.timing().ttl());
+        let retry = context.at() + pause;
+        last.map_or(retry, |last| retry.min(last))
+    }
+
+    /// What made a database unusable that has never worked.
+    pub(super) fn never_worked(&self) -> Option<Unknown> {
+        self.unknown.clone().filter(|_| !self.worked)
+    }
+
+    /// An acquisition's answer never came.
+    pub(super) fn haunted_by(&mut self, attempt: Attempt) {
+        self.ghosts
+            .retain(|ghost| ghost.holder() != attempt.request.holder);
+        if self.ghosts.len() == GHOSTS {
+            self.ghosts.remove(0);
+        }
+        self.ghosts.push(Ghost {
+            attempt,
+            settled: false,
+        });
+    }
+
+    /// What looked like the work of an acquisition is not ours after all.
+    pub(super) fn laid(&mut self, attempt: &Attempt) {
+        self.ghosts
+            .retain(|ghost| ghost.holder() != attempt.request.holder);
+    }
+
+    /// An unanswered acquisition that turns out to have taken a row.
+    pub(super) fn come_to_life(&self) -> Option<Attempt> {
+        let (_, observation) = self.watch.last()?;
+        let mut live = observation.records.iter().filter(|record| !record.released);
+        live.find_map(|record| {
+            let ghost = self
+                .ghosts
+                .iter()
+                .find(|ghost| Some(ghost.holder()) == record.holder)?;
+            Some(ghost.attempt.clone())
+        })
+    }
+
+    /// An acquisition of which nothing is known yet.
+    pub(super) fn unsettled(&self) -> Option<Attempt> {
+        let ghost = self.ghosts.iter().find(|ghost| !ghost.settled)?;
+        Some(ghost.attempt.clone())
+    }
+
+    /// Says why we wait, if it is time to.
+    pub(super) fn tell(&mut self, context: &Context<'_>, out: &mut Commands) {
+        let due = match self.told {
+            None => true,
+            Some((attempt, _)) if attempt == self.attempts => false,
+            Some((_, at)) => self.attempts.is_power_of_two() || context.at() >= at + TELL_EVERY,
+        };
+        if due {
+            self.told = Some((self.attempts, context.at()));
+            out.push(Command::Tell(Transition::Waiting {
+                holder: self.holder(context),
+                why: self.reason.clone(),
+                attempts: self.attempts,
+            }));
+        }
+    }
+
+    fn holder(&self, context: &Context<'_>) -> Option<Record> {
+        let (_, observation) = self.watch.last()?;
+        let held = |record: &&Record| !record.released && record.slot.0 < context.config.slots;
+        observation.records.iter().find(held).cloned()
+    }
+}
+
+impl Ghost {
+    fn holder(&self) -> HolderId {
+        self.attempt.request.holder
+    }
+}

@@ -1,0 +1,205 @@
+//! Why a lease may be taken, or may not: values, so that the log, the status
+//! page and the last line say the same.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::lease::ids::Slot;
+use crate::lease::timing::Shown;
+
+/// What gives the right to take a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Basis {
+    /// Nobody has ever held it.
+    New,
+    /// Its holder has given it back.
+    Released,
+    /// Its holder has not renewed it, for at least as long as this.
+    Silent {
+        /// How long it was watched.
+        watched: Duration,
+    },
+    /// `--takeover clock`: the database's clock says that it has expired.
+    Expired,
+    /// Later writes may have been lost; nobody has renewed it for as long as this.
+    Doubted {
+        /// Why.
+        doubt: Doubt,
+        /// How long it was watched.
+        watched: Duration,
+    },
+}
+
+/// Why later writes of a row may have been lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Doubt {
+    /// The row carries another incarnation than the server's.
+    OtherIncarnation,
+    /// A row that was there is gone.
+    Gone,
+    /// A row shows an older state than before.
+    GoneBack,
+    /// There is no row, on a server that was promoted lately.
+    YoungTimeline,
+}
+
+/// Why a lease is not ours (yet).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Nothing has been tried yet.
+    Starting,
+    /// The guard is not ready.
+    NoGuard,
+    /// It is held.
+    Held {
+        /// By the database's clock, until then if it is not renewed.
+        expires_in: Duration,
+    },
+    /// It was not given back, and is watched.
+    Watching {
+        /// For so long yet.
+        left: Duration,
+    },
+    /// It is watched because later writes may have been lost.
+    Doubting {
+        /// Why.
+        doubt: Doubt,
+        /// For so long yet.
+        left: Duration,
+    },
+    /// It is kept taken by its last holder's `--hold-at-least`.
+    HeldBack {
+        /// For so long yet.
+        left: Duration,
+    },
+    /// A step-down has left it to another standby.
+    Reserved {
+        /// For whom.
+        label: String,
+        /// For so long yet.
+        left: Duration,
+    },
+    /// A slot above our `--slots` is still taken.
+    SlotAbove {
+        /// Which.
+        slot: Slot,
+    },
+    /// The lease is paused.
+    Paused {
+        /// The operator's words.
+        reason: String,
+    },
+    /// Its row is locked.
+    Locked {
+        /// By whom.
+        by: String,
+    },
+    /// Another one was faster.
+    Overtaken,
+    /// The precheck says that we are not fit to hold it.
+    Unfit,
+    /// The server is a standby server.
+    InRecovery,
+    /// The database does not answer, or says no.
+    Unreachable {
+        /// One line for people.
+        message: String,
+    },
+    /// After a step-down others go first.
+    SteppedDown {
+        /// For so long yet.
+        left: Duration,
+    },
+}
+
+impl fmt::Display for Basis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::New => f.write_str("it was never held"),
+            Self::Released => f.write_str("it was released"),
+            Self::Silent { watched } => {
+                write!(f, "its holder has not renewed it for {}", Shown(*watched))
+            }
+            Self::Expired => f.write_str("it has expired by the database's clock"),
+            Self::Doubted { doubt, watched } => {
+                write!(
+                    f,
+                    "{doubt}, and nobody has renewed it for {}",
+                    Shown(*watched)
+                )
+            }
+        }
+    }
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OtherIncarnation => {
+                "the database has failed over or was restored since its last renewal"
+            }
+            Self::Gone => "its row has vanished",
+            Self::GoneBack => "its row shows an older state than before",
+            Self::YoungTimeline => "it has no row, on a database that has failed over lately",
+        })
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starting => f.write_str("nothing is known of it yet"),
+            Self::NoGuard => f.write_str("the guard is not ready"),
+            Self::Held { expires_in } => {
+                write!(
+                    f,
+                    "it is held, for {} more if it is not renewed",
+                    Shown(*expires_in)
+                )
+            }
+            Self::Watching { left } => write!(
+                f,
+                "it was not released, and is free when nobody has renewed it for {} more",
+                Shown(*left)
+            ),
+            Self::Doubting { doubt, left } => {
+                write!(
+                    f,
+                    "{doubt}: it is free when nobody has renewed it for {} more",
+                    Shown(*left)
+                )
+            }
+            Self::HeldBack { left } => {
+                write!(
+                    f,
+                    "its last holder keeps it taken for {} more",
+                    Shown(*left)
+                )
+            }
+            Self::Reserved { label, left } => {
+                write!(
+                    f,
+                    "a step-down leaves it to {label:?} for {} more",
+                    Shown(*left)
+                )
+            }
+            Self::SlotAbove { slot } => write!(f, "slot {slot}, above --slots, is still taken"),
+            Self::Paused { reason } if reason.is_empty() => f.write_str("it is paused"),
+            Self::Paused { reason } => write!(f, "it is paused: {reason}"),
+            Self::Locked { by } => write!(f, "its row is locked by {by}"),
+            Self::Overtaken => f.write_str("another one was faster"),
+            Self::Unfit => f.write_str("the precheck does not pass"),
+            Self::InRecovery => {
+                f.write_str("the server is a standby server, which cannot be written to")
+            }
+            Self::Unreachable { message } => f.write_str(message),
+            Self::SteppedDown { left } => {
+                write!(
+                    f,
+                    "others go first after a step-down, for {} more",
+                    Shown(*left)
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The acquisition: who may take a row, and what to do about those who lock it.
+
+use std::time::Duration;
+
+use super::fault::{Failure, LOCK_NOT_AVAILABLE, QUERY_CANCELED, UNIQUE_VIOLATION};
+use super::link::Rows;
+use super::row::{Cells, Columns, timeline};
+use super::{PgStore, SeenTime, calls, is_queue_full, sql};
+use crate::lease::ids::Slot;
+use crate::lease::record::{Acquire, Acquired, Expected, Refusal};
+use crate::lease::time::BootInstant;
+use crate::store::Timed;
+use crate::store::deadline::Deadline;
+
+/// Whether to wait for whoever locks the row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Locked {
+    Refuse,
+    Wait,
+}
+
+/// How one try ended.
+enum Tried {
+    Answered(Acquired),
+    RowLocked,
+    Failed(Failure),
+}
+
+impl PgStore {
+    pub(super) async fn acquire_call(
+        &mut self,
+        request: &Acquire,
+        limit: Duration,
+    ) -> Timed<Acquired> {
+        let deadline = Deadline::new(self.clock, limit);
+        let Timed { mut sent_at, reply } =
+            self.try_to_take(request, Locked::Refuse, deadline).await;
+        let mut tried = reply;
+        let mut ended = Vec::new();
+        if matches!(tried, Tried::RowLocked) {
+            // Those who passed the fence are still at work.
+            if request.from_unreleased {
+                match self.close_watched(request, deadline).await {
+                    Ok(Some(who)) => ended = who,
+                    // Renewed, released or taken meanwhile.
+                    Ok(None) => {
+                        let reply = Acquired::Refused(Refusal::Changed);
+                        return Timed { sent_at, reply };
+                    }
+                    Err(failure) => {
+                        let reply = self.not_taken(request, failure, ended, deadline).await;
+                        return Timed { sent_at, reply };
+                    }
+                }
+            }
+            let again = self.try_to_take(request, Locked::Wait, deadline).await;
+            sent_at = again.sent_at;
+            tried = again.reply;
+        }
+        let reply = match tried {
+            Tried::Answered(acquired) => acquired,
+            Tried::RowLocked => self.locked(request, ended, deadline).await,
+            Tried::Failed(failure) => self.not_taken(request, failure, ended, deadline).await,
+        };
+        Timed { sent_at, reply }
+    }
+
+    async fn try_to_take(
+        &mut self,
+        request: &Acquire,
+        locked: Locked,
+        deadline: Deadline,
+    ) -> Timed<Tried> {
+        // Once: a second one would find the row changed, by the first.
+        let build =
+            |quiet| move |store: &Self, left| store.acquisition(request, locked, left, quiet);
+        let mut answer = self.call_once(deadline, build("off")).await;
+        if is_queue_full(&answer.reply) {
+            answer = self.call_once(deadline, build("on")).await;
+        }
+        let reply = match answer.reply {
+            Ok(rows) => acquired(&rows).map_or_else(Tried::Failed, Tried::Answered),
+            Err(Failure::Refused(refused)) => match refused.code.as_str() {
+                LOCK_NOT_AVAILABLE => Tried::RowLocked,
+                QUERY_CANCELED if locked == Locked::Wait => Tried::RowLocked,
+                // Somebody has written the row, or its token, by hand.
+                UNIQUE_VIOLATION => Tried::Answered(Acquired::Refused(Refusal::Changed)),
+                _ if refused.is_gone() => Tried::Answered(Acquired::Refused(Refusal::Changed)),
+                _ => Tried::Failed(Failure::Refused(refused)),
+            },
+            Err(failure) => Tried::Failed(failure),
+        };
+        Timed {
+            sent_at: answer.sent_at,
+            reply,
+        }
+    }
+
+    /// A failure is not an answer: what was sent may have happened. But a
+    /// lock that could not be had while the token was closed is one.
+    async fn not_taken(
+        &mut self,
+        request: &Acquire,
+        failure: Failure,
+        ended: Vec<String>,
+        deadline: Deadline,
+    ) -> Acquired {
+        match &failure {
+            Failure::Refused(refused)
+                if matches!(refused.code.as_str(), LOCK_NOT_AVAILABLE | QUERY_CANCELED) =>
+            {
+                self.locked(request, ended, deadline).await
+            }
+            _ => Acquired::Unknown(self.given_up(failure)),
+        }
+    }
+
+    /// The row could not be had: by whom it is locked.
+    async fn locked(
+        &mut self,
+        request: &Acquire,
+        ended: Vec<String>,
+        deadline: Deadline,
+    ) -> Acquired {
+        let mut who = ended;
+        if who.is_empty() {
+            who = self.lockers(request.slot, deadline).await;
+        }
+        let by = if who.is_empty() {
+            "a session that has ended since".to_owned()
+        } else {
+            who.join("; ")
+        };
+        Acquired::Refused(Refusal::Locked { by })
+    }
+
+    async fn lockers(&mut self, slot: Slot, deadline: Deadline) -> Vec<String> {
+        let slot = slot.to_string();
+        let build = |store: &Self, left| store.message(&[sql::LOCKERS], &[("slot", &slot)], left);
+        match self.call(deadline, build).await.reply {
+            Ok(rows) => who(&rows),
+            Err(_only_for_people) => Vec::new(),
+        }
+    }
+
+    /// Closes the token of a holder that is lost, and ends the sessions that
+    /// hold its row. `None`: it was not as watched any more.
+    async fn close_watched(
+        &mut self,
+        request: &Acquire,
+        deadline: Deadline,
+    ) -> Result<Option<Vec<String>>, Failure> {
+        let Expected::Unchanged {
+            token, revision, ..
+        } = &request.expected
+        else {
+            return Ok(None);
+        };
+        let (slot, token, revision) = (
+            request.slot.to_string(),
+            token.to_string(),
+            revision.to_string(),
+        );
+        let server = sql::text(&request.server_incarnation.0);
+        let answer = self
+            .call_notifying(deadline, |store, left, quiet| {
+                let quiet = sql::text(quiet);
+                let values = [
+                    ("slot", slot.as_str()),
+                    ("token", &token),
+                    ("revision", &revision),
+                    ("server_incarnation", &server),
+                    ("quiet", &quiet),
+                ];
+                // Half of the time is kept for the acquisition itself.
+                store.message(&[sql::LIMITS, sql::CLOSE_WATCHED], &values, left / 2)
+            })
+            .await;
+        let rows = answer.reply?;
+        // After the two statements of LIMITS: the closing, the sessions.
+        let closed = rows.get(2).is_some_and(|rows| !rows.is_empty());
+        Ok(closed.then(|| who(&rows)))
+    }
+
+    fn acquisition(
+        &self,
+        request: &Acquire,
+        locked: Locked,
+        left: Duration,
+        quiet: &str,
+    ) -> String {
+        let terms = &request.terms;
+        let (take, token, revision, row_incarnation) = match &request.expected {
+            Expected::Missing => (sql::TAKE_NEW, String::new(), String::new(), String::new()),
+            Expected::Unchanged {
+                token,
+                revision,
+                incarnation,
+            } => (
+                sql::TAKE_ROW,
+                token.to_string(),
+                revision.to_string(),
+                sql::text(&incarnation.0),
+            ),
+        };
+        let (above_count, above_same) = above(request);
+        let (floor, jump) = token_rule(request);
+        let not_after = not_after(self.seen_time, (self.clock)(), left);
+        let values: &[(&str, &str)] = &[
+            (
+                "nowait",
+                if locked == Locked::Refuse {
+                    "nowait"
+                } else {
+                    ""
+                },
+            ),
+            ("slot", &request.slot.to_string()),
+            ("slots", &request.slots.to_string()),
+            ("holder", &sql::text(&request.holder.to_string())),
+            ("label", &sql::text(terms.label.as_str())),
+            ("value", &sql::text(terms.value.as_str())),
+            ("ttl", &sql::interval(terms.ttl)),
+            ("takeover_delay", &sql::interval(terms.takeover_delay)),
+            ("hold_at_least", &sql::interval(terms.hold_at_least)),
+            ("token", &token),
+            ("revision", &revision),
+            ("row_incarnation", &row_incarnation),
+            (
+                "server_incarnation",
+                &sql::text(&request.server_incarnation.0),
+            ),
+            ("above_count", &above_count),
+            ("floor", &floor),
+            ("jump", &jump),
+            ("not_after", &not_after),
+            ("quiet", &sql::text(quiet)),
+        ];
+        let acquire = sql::fill(sql::ACQUIRE, &[("take", take), ("above_same", &above_same)]);
+        let parts = [sql::LIMITS, sql::ONE_AT_A_TIME, sql::LOCK_ROWS, &acquire];
+        self.message(&parts, values, left)
+    }
+}
+
+/// How many rows there must be above our slots, and that each is as watched.
+fn above(request: &Acquire) -> (String, String) {
+    let rows: Vec<String> = request
+        .above
+        .iter()
+        .map(|above| format!("({}, {}, {})", above.slot, above.token, above.revision))
+        .collect();
+    let same = if rows.is_empty() {
+        "false".to_owned()
+    } else {
+        format!("(a.slot, a.token, a.revision) in ({})", rows.join(", "))
+    };
+    (rows.len().to_string(), same)
+}
+
+/// The least that a new token may be, and what is added to it (contract,
+/// section 4). Without doubt: one more than any, and for a row that is
+/// created the seconds since 2026 on the database's clock, so that a table
+/// made anew goes on above the old tokens. In doubt it jumps by a random
+/// number, and above everything that an earlier timeline can have handed out.
+fn token_rule(request: &Acquire) -> (String, String) {
+    if request.in_doubt {
+        let timeline = timeline(&request.server_incarnation).unwrap_or(1);
+        let floor = format!("({timeline}::bigint << 40)");
+        return (floor, "trunc(random() * 549755813888)::bigint".to_owned());
+    }
+    let floor = match request.expected {
+        Expected::Missing => {
+            "trunc(extract(epoch from at.now - timestamptz '2026-01-01 00:00:00+00'))::bigint"
+        }
+        Expected::Unchanged { .. } => "1::bigint",
+    };
+    (floor.to_owned(), "0".to_owned())
+}
+
+/// When the acquisition counts as given up, on the database's own clock as
+/// it was at the last poll: a statement that was stuck in the network must
+/// not take the lease for somebody who has long gone. A step of that clock
+/// costs one refusal.
+fn not_after(seen: Option<SeenTime>, now: BootInstant, left: Duration) -> String {
+    let Some(seen) = seen else {
+        return "timestamptz 'infinity'".to_owned();
+    };
+    let later = now.saturating_since(seen.sent_at) + left;
+    let later = i64::try_from(later.as_micros()).unwrap_or(i64::MAX);
+    let micros = seen.database_us.saturating_add(later);
+    format!("timestamptz 'epoch' + interval '{micros} microseconds'")
+}
+
+fn acquired(rows: &Rows) -> Result<Acquired, Failure> {
+    let row = rows.last().and_then(|rows| rows.first()).map(Cells);
+    let cells = row.ok_or_else(calls::no_row)?;
+    if let Some(grant) = cells.grant()? {
+        return Ok(Acquired::Granted(grant));
+    }
+    let refusal = if cells.flag("paused")? {
+        Refusal::Paused
+    } else {
+        Refusal::Changed
+    };
+    Ok(Acquired::Refused(refusal))
+}
+
+/// The sessions that an answer names.
+fn who(rows: &Rows) -> Vec<String> {
+    let rows = rows.last().map(Vec::as_slice).unwrap_or_default();
+    rows.iter()
+        .filter_map(|row| Cells(row).text("who").ok().flatten())
+        .collect()
+}

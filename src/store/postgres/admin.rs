@@ -1,0 +1,447 @@
+//! What operators ask. Each is one message; what writes is durable and
+//! limited like every other.
+
+use std::time::Duration;
+
+use super::fault::Failure;
+use super::link::Rows;
+use super::row::{Cells, Columns};
+use super::{PgStore, calls, schema, sql};
+use crate::lease::ids::{Label, LeaseName, Slot, Token};
+use crate::lease::record::{Fault, Request, RequestKind, Unknown};
+use crate::store::admin::{
+    Admin, Closed, DbTime, HistoryEvent, LeaseStatus, PauseStatus, ProtectError, Protection,
+    Requested, Seen, SlotStatus, Standby, What,
+};
+use crate::store::deadline::Deadline;
+
+/// Every lease that has a row or is paused, or one. Always at least one row;
+/// without `lease` there is none.
+const STATUS: &str = "
+with at as materialized (select clock_timestamp() as now)
+select pg_is_in_recovery() as in_recovery,
+    i.incarnation,
+    (extract(epoch from at.now - k.since) * 1000)::bigint as known_ms,
+    (extract(epoch from at.now) * 1000)::bigint as now_ms,
+    n.name as lease,
+    coalesce(p.paused, false) as paused,
+    p.reason as pause_reason,
+    p.role as pause_role,
+    (extract(epoch from p.since) * 1000)::bigint as pause_since_ms,
+    l.changes,
+    (extract(epoch from l.acquired_at) * 1000)::bigint as acquired_ms,
+    (extract(epoch from l.renewed_at) * 1000)::bigint as renewed_ms,
+    (extract(epoch from l.expires_at) * 1000)::bigint as expires_ms,
+    (extract(epoch from l.released_at) * 1000)::bigint as released_ms,
+    :row_columns
+from at
+cross join lateral (select :schema.incarnation() as incarnation) i
+left join :schema.lease_incarnation k on k.incarnation = i.incarnation
+left join (
+    select a.name from :schema.lease a
+    union select b.name from :schema.lease_pause b where b.paused
+) n on :wanted
+left join :schema.lease l on l.name = n.name
+left join :schema.lease_pause p on p.name = n.name
+order by n.name, l.slot;
+select :session_mark, a.application_name as application,
+    coalesce(host(a.client_addr), 'local') as client,
+    (extract(epoch from a.backend_start) * 1000)::bigint as since_ms
+from (values (1)) one left join pg_stat_activity a
+on a.application_name like 'leasewrap %' and a.datname = current_database()
+    and a.query like '%leasewrap poll%'
+order by a.backend_start;
+";
+
+/// The history, oldest first. The first row says what the server is.
+const HISTORY: &str = "
+select pg_is_in_recovery() as in_recovery, :schema.incarnation() as incarnation,
+    null::bigint as known_ms,
+    (extract(epoch from clock_timestamp()) * 1000)::bigint as now_ms;
+select * from (
+    select e.id, (extract(epoch from e.at) * 1000)::bigint as at_ms, e.name as lease, e.slot,
+        e.token, e.label, e.what, e.why
+    from :schema.event e
+    where :wanted and e.at >= :since
+    order by e.id desc limit 10000
+) newest order by id;
+";
+
+/// Asks every holder that has not given its slot back. Touches neither
+/// revision nor incarnation: a watcher must not take it for a renewal.
+const STEP_DOWN: &str = "
+update :schema.lease l
+set request_token = l.token, request_kind = 'step-down', request_to = :to,
+    requested_at = clock_timestamp()
+where l.name = :lease and l.released_at is null
+returning l.slot, l.token, l.label, (extract(epoch from l.ttl) * 1000000)::bigint as ttl_us;
+";
+
+/// Closes a token that is current and not given back. Zero rows: it is not.
+const CLOSE: &str = "
+update :schema.lease l set closed_token = l.token
+where l.name = :lease and l.slot = :slot and l.token = :token and l.released_at is null
+returning (extract(epoch from l.ttl) * 1000000)::bigint as ttl_us;
+";
+
+/// Pauses or resumes. One row where that changed something; the reason is
+/// replaced in any case.
+const PAUSE: &str = "
+with before as materialized (
+    select coalesce((select p.paused from :schema.lease_pause p where p.name = :lease), false)
+        as paused
+),
+done as (
+    insert into :schema.lease_pause as p (name, paused, reason)
+    select :lease, :paused, :reason where :paused or (select b.paused from before b)
+    on conflict (name) do update set paused = excluded.paused, reason = excluded.reason,
+        role = excluded.role,
+        since = case when p.paused = excluded.paused then p.since else excluded.since end
+    returning 1
+),
+told as (
+    insert into :schema.event (name, slot, token, label, what, why)
+    select :lease, 0, 0, '', case when :paused then 'paused' else 'resumed' end, :reason
+    from before b where b.paused <> :paused
+    returning 1
+)
+select 1 as changed
+from told,
+    (select case when :quiet = 'on' then null
+        else pg_notify('leasewrap_' || md5(:schema_text || ' ' || :lease), '') end) notified;
+";
+
+impl PgStore {
+    /// Sends a message of reading or writing; an empty answer where there is
+    /// no schema and `missing_is_empty`.
+    async fn ask(
+        &mut self,
+        limit: Duration,
+        missing_is_empty: bool,
+        build: impl Fn(&Self, Duration, &str) -> String,
+    ) -> Result<Option<Rows>, Unknown> {
+        let deadline = Deadline::new(self.clock, limit);
+        match self.call_notifying(deadline, build).await.reply {
+            Ok(rows) => Ok(Some(rows)),
+            Err(Failure::Refused(refused)) if refused.is_missing() => {
+                match self.why_missing(refused.message, deadline).await {
+                    None if missing_is_empty => Ok(None),
+                    None => Err(schema::no_schema(self.link.settings().schema())),
+                    Some(unknown) => Err(unknown),
+                }
+            }
+            Err(failure) => Err(self.given_up(failure)),
+        }
+    }
+
+    /// As [`Self::ask`], for a single statement that writes; its rows.
+    async fn write(
+        &mut self,
+        limit: Duration,
+        sql: &str,
+        values: &sql::Values<'_>,
+    ) -> Result<Vec<sqlx::postgres::PgRow>, Unknown> {
+        let rows = self
+            .ask(limit, false, |store, left, quiet| {
+                let quiet = sql::text(quiet);
+                let schema_text = sql::text(store.link.settings().schema());
+                let own = [("quiet", quiet.as_str()), ("schema_text", &schema_text)];
+                let all: Vec<(&str, &str)> = values.iter().chain(&own).copied().collect();
+                store.message(&[sql::LIMITS, sql], &all, left)
+            })
+            .await?;
+        Ok(rows.and_then(|mut rows| rows.pop()).unwrap_or_default())
+    }
+
+    fn read<T>(&mut self, read: Result<T, Failure>) -> Result<T, Unknown> {
+        read.map_err(|failure| self.given_up(failure))
+    }
+}
+
+fn wanted(column: &str, name: Option<&LeaseName>) -> String {
+    match name {
+        Some(name) => format!("{column} = {}", sql::text(name.as_str())),
+        None => "true".to_owned(),
+    }
+}
+
+impl Admin for PgStore {
+    async fn status(
+        &mut self,
+        name: Option<&LeaseName>,
+        limit: Duration,
+    ) -> Result<Seen<Vec<LeaseStatus>>, Unknown> {
+        let wanted = wanted("n.name", name);
+        let rows = self
+            .ask(limit, true, |store, left, _| {
+                store.message(&[STATUS], &[("wanted", &wanted)], left)
+            })
+            .await?;
+        let pooled = self.link.is_pooled();
+        let seen = match rows {
+            Some(rows) => statuses(&rows, pooled),
+            None => Ok(nothing()),
+        };
+        self.read(seen)
+    }
+
+    async fn history(
+        &mut self,
+        name: Option<&LeaseName>,
+        since: Option<Duration>,
+        limit: Duration,
+    ) -> Result<Seen<Vec<HistoryEvent>>, Unknown> {
+        let wanted = wanted("e.name", name);
+        let since = match since {
+            Some(since) => format!("clock_timestamp() - {}", sql::interval(since)),
+            None => "timestamptz '-infinity'".to_owned(),
+        };
+        let rows = self
+            .ask(limit, true, |store, left, _| {
+                store.message(&[HISTORY], &[("wanted", &wanted), ("since", &since)], left)
+            })
+            .await?;
+        let seen = match rows {
+            Some(rows) => history(&rows),
+            None => Ok(nothing()),
+        };
+        self.read(seen)
+    }
+
+    async fn request_step_down(
+        &mut self,
+        name: &LeaseName,
+        to: Option<&Label>,
+        limit: Duration,
+    ) -> Result<Vec<Requested>, Unknown> {
+        let lease = sql::text(name.as_str());
+        let label = to.map_or_else(|| "null".to_owned(), |to| sql::text(to.as_str()));
+        let rows = self
+            .write(limit, STEP_DOWN, &[("lease", &lease), ("to", &label)])
+            .await?;
+        let to = to.map(ToString::to_string);
+        let read = rows.iter().map(Cells).map(|cells| {
+            let token = Token(cells.there("token")?);
+            Ok(Requested {
+                slot: cells.slot()?.ok_or_else(calls::no_row)?,
+                token,
+                label: cells.words("label")?,
+                ttl: cells.duration("ttl_us")?,
+                request: Request {
+                    token,
+                    kind: RequestKind::StepDown { to: to.clone() },
+                },
+            })
+        });
+        let read = read.collect();
+        self.read(read)
+    }
+
+    async fn close_token(
+        &mut self,
+        name: &LeaseName,
+        slot: Slot,
+        token: Token,
+        limit: Duration,
+    ) -> Result<Closed, Unknown> {
+        let (lease, slot, token) = (
+            sql::text(name.as_str()),
+            slot.to_string(),
+            token.to_string(),
+        );
+        let values = [
+            ("lease", lease.as_str()),
+            ("slot", &slot),
+            ("token", &token),
+        ];
+        let rows = self.write(limit, CLOSE, &values).await?;
+        match rows.first().map(|row| Cells(row).duration("ttl_us")) {
+            None => Ok(Closed::NotCurrent),
+            Some(ttl) => self.read(ttl).map(|ttl| Closed::Done { ttl }),
+        }
+    }
+
+    async fn pause(
+        &mut self,
+        name: &LeaseName,
+        reason: &str,
+        limit: Duration,
+    ) -> Result<bool, Unknown> {
+        if reason.contains('\0') {
+            let message = "the reason holds a NUL; remove it".to_owned();
+            return Err(Unknown {
+                fault: Fault::Final,
+                message,
+            });
+        }
+        let (lease, reason) = (sql::text(name.as_str()), sql::text(reason));
+        let values = [
+            ("lease", lease.as_str()),
+            ("paused", "true"),
+            ("reason", &reason),
+        ];
+        Ok(!self.write(limit, PAUSE, &values).await?.is_empty())
+    }
+
+    async fn resume(&mut self, name: &LeaseName, limit: Duration) -> Result<bool, Unknown> {
+        let lease = sql::text(name.as_str());
+        let values = [
+            ("lease", lease.as_str()),
+            ("paused", "false"),
+            ("reason", "''"),
+        ];
+        Ok(!self.write(limit, PAUSE, &values).await?.is_empty())
+    }
+
+    fn schema_sql(&self) -> Option<String> {
+        Some(schema::creation(self.link.settings().schema()))
+    }
+
+    async fn drop_schema(&mut self, limit: Duration) -> Result<bool, Unknown> {
+        self.drop_call(limit).await
+    }
+
+    async fn protect(
+        &mut self,
+        protection: &Protection,
+        limit: Duration,
+    ) -> Result<Vec<String>, ProtectError> {
+        self.protect_call(protection, limit).await
+    }
+
+    async fn unprotect(
+        &mut self,
+        tables: &[String],
+        limit: Duration,
+    ) -> Result<Vec<String>, ProtectError> {
+        self.unprotect_call(tables, limit).await
+    }
+}
+
+/// What there is where there is no schema.
+fn nothing<T>() -> Seen<Vec<T>> {
+    Seen {
+        now: DbTime(0),
+        server: crate::lease::record::Server {
+            incarnation: crate::lease::ids::Incarnation(String::new()),
+            in_recovery: false,
+            timeline: None,
+            known_for: None,
+        },
+        value: Vec::new(),
+    }
+}
+
+fn time(cells: &Cells<'_>, column: &str) -> Result<DbTime, Failure> {
+    cells.there(column).map(DbTime)
+}
+
+fn name_of(cells: &Cells<'_>) -> Result<Option<LeaseName>, Failure> {
+    // A name that we would not take ourselves was written by hand.
+    Ok(cells
+        .text("lease")?
+        .and_then(|name| LeaseName::new(name).ok()))
+}
+
+fn statuses(rows: &Rows, pooled: bool) -> Result<Seen<Vec<LeaseStatus>>, Failure> {
+    let cells: Vec<Cells<'_>> = rows
+        .first()
+        .map(Vec::as_slice)
+        .unwrap_or_default()
+        .iter()
+        .map(Cells)
+        .collect();
+    let first = cells.first().ok_or_else(calls::no_row)?;
+    let mut leases: Vec<LeaseStatus> = Vec::new();
+    for cells in &cells {
+        let Some(name) = name_of(cells)? else {
+            continue;
+        };
+        if leases.last().is_none_or(|last| last.name != name) {
+            let standbys = if pooled { None } else { standbys(rows, &name)? };
+            let paused = paused(cells)?;
+            leases.push(LeaseStatus {
+                name,
+                paused,
+                slots: Vec::new(),
+                standbys,
+            });
+        }
+        let (Some(record), Some(lease)) = (cells.record()?, leases.last_mut()) else {
+            continue;
+        };
+        lease.slots.push(SlotStatus {
+            record,
+            changes: u64::try_from(cells.there("changes")?).unwrap_or(0),
+            acquired_at: time(cells, "acquired_ms")?,
+            renewed_at: time(cells, "renewed_ms")?,
+            expires_at: time(cells, "expires_ms")?,
+            released_at: cells.number("released_ms")?.map(DbTime),
+        });
+    }
+    Ok(Seen {
+        now: time(first, "now_ms")?,
+        server: calls::server(first)?,
+        value: leases,
+    })
+}
+
+fn paused(cells: &Cells<'_>) -> Result<Option<PauseStatus>, Failure> {
+    if !cells.flag("paused")? {
+        return Ok(None);
+    }
+    Ok(Some(PauseStatus {
+        reason: cells.words("pause_reason")?,
+        by: cells.words("pause_role")?,
+        since: time(cells, "pause_since_ms")?,
+    }))
+}
+
+/// Sessions by their `application_name`, which Postgres cuts at 63 bytes and
+/// keeps in ASCII: for other names it is not known.
+fn standbys(rows: &Rows, name: &LeaseName) -> Result<Option<Vec<Standby>>, Failure> {
+    let application = format!("leasewrap {name}");
+    if application.len() > 63 || !application.is_ascii() {
+        return Ok(None);
+    }
+    let mut standbys = Vec::new();
+    for row in rows.get(1).map(Vec::as_slice).unwrap_or_default() {
+        let cells = Cells(row);
+        if cells.text("application")?.as_deref() == Some(&application) {
+            standbys.push(Standby {
+                from: cells.words("client")?,
+                since: time(&cells, "since_ms")?,
+            });
+        }
+    }
+    Ok(Some(standbys))
+}
+
+fn history(rows: &Rows) -> Result<Seen<Vec<HistoryEvent>>, Failure> {
+    let first = rows
+        .first()
+        .and_then(|rows| rows.first())
+        .map(Cells)
+        .ok_or_else(calls::no_row)?;
+    let mut events = Vec::new();
+    for row in rows.get(1).map(Vec::as_slice).unwrap_or_default() {
+        let cells = Cells(row);
+        let Some(name) = name_of(&cells)? else {
+            continue;
+        };
+        events.push(HistoryEvent {
+            at: time(&cells, "at_ms")?,
+            name,
+            slot: cells.slot()?.ok_or_else(calls::no_row)?,
+            token: Token(cells.there("token")?),
+            label: cells.words("label")?,
+            what: What::of(&cells.words("what")?),
+            why: cells.words("why")?,
+        });
+    }
+    Ok(Seen {
+        now: time(&first, "now_ms")?,
+        server: calls::server(&first)?,
+        value: events,
+    })
+}

@@ -1,0 +1,430 @@
+//! The calls of the trait, but for the acquisition.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::fault::{Failure, READ_ONLY};
+use super::link::Rows;
+use super::row::{Cells, Columns, timeline};
+use super::{PgStore, SeenTime, schema, sql};
+use crate::lease::ids::{Incarnation, Token};
+use crate::lease::record::{
+    Acquire, Fault, Grant, Loss, Observation, Observed, Pause, Released, Renewed, Server, Term,
+    Terms, Unknown,
+};
+use crate::lease::time::BootInstant;
+use crate::store::deadline::Deadline;
+use crate::store::{Attempt, Timed};
+
+/// When the releaser looks, in sixteenths of its limit.
+const LOOKS: [u32; 6] = [0, 1, 2, 4, 8, 14];
+
+impl PgStore {
+    pub(super) async fn observe_call(&mut self, limit: Duration) -> Observed {
+        let deadline = Deadline::new(self.clock, limit);
+        let build = |store: &Self, left| store.message(&[sql::OBSERVE], &[], left);
+        let answer = self.call(deadline, build).await;
+        let seen = match answer.reply {
+            Ok(rows) => self.observed(&rows, answer.sent_at),
+            Err(Failure::Refused(refused)) if refused.is_missing() => {
+                return match self.why_missing(refused.message, deadline).await {
+                    None => Observed::NoSchema,
+                    Some(unknown) => Observed::Unknown(unknown),
+                };
+            }
+            Err(failure) => Err(failure),
+        };
+        match seen {
+            Ok(Some(observation)) => {
+                if observation.server.known_for.is_none() {
+                    self.note_incarnation(deadline).await;
+                }
+                Observed::Seen(observation)
+            }
+            Ok(None) => Observed::NoSchema,
+            Err(failure) => Observed::Unknown(self.given_up(failure)),
+        }
+    }
+
+    /// What a poll has seen; `None` where the schema is older than we need.
+    fn observed(
+        &mut self,
+        rows: &Rows,
+        sent_at: BootInstant,
+    ) -> Result<Option<Observation>, Failure> {
+        let cells: Vec<Cells<'_>> = rows.iter().flatten().map(Cells).collect();
+        let Some(first) = cells.first() else {
+            return Ok(None);
+        };
+        if first.flag("in_recovery")? {
+            return Err(self.in_recovery());
+        }
+        match (first.number("version")?, first.number("compatible_from")?) {
+            (Some(_), Some(from)) if from > schema::VERSION => {
+                return Err(Failure::Unanswered(schema::too_new(
+                    self.link.settings().schema(),
+                )));
+            }
+            (Some(version), Some(_)) if version >= schema::VERSION => {}
+            _ => return Ok(None),
+        }
+        let database_us = first.there("now_us")?;
+        self.seen_time = Some(SeenTime {
+            sent_at,
+            database_us,
+        });
+        let mut records = Vec::new();
+        for cells in &cells {
+            records.extend(cells.record()?);
+        }
+        let paused = first.flag("paused")?;
+        let reason = first.text("pause_reason")?.unwrap_or_default();
+        Ok(Some(Observation {
+            server: server(first)?,
+            paused: paused.then_some(Pause { reason }),
+            records,
+        }))
+    }
+
+    /// Nothing that a server in recovery says counts; another host may be
+    /// the primary by now.
+    fn in_recovery(&mut self) -> Failure {
+        self.link.close();
+        Failure::Unanswered(Unknown {
+            fault: Fault::ReadOnly,
+            message: "the server is a standby (in recovery), which cannot be written to; \
+                      name the primary"
+                .to_owned(),
+        })
+    }
+
+    /// `failure` as an answer that says nothing. A server that cannot be
+    /// written to is left: another host may be the primary by now.
+    pub(super) fn given_up(&mut self, failure: Failure) -> Unknown {
+        if matches!(&failure, Failure::Refused(refused) if refused.code == READ_ONLY) {
+            self.link.close();
+        }
+        failure.unknown()
+    }
+
+    /// Keeps the record of incarnations; where that fails the next poll tries again.
+    async fn note_incarnation(&mut self, deadline: Deadline) {
+        let build = |store: &Self, left| {
+            let values = [("quiet", "'on'")];
+            store.message(&[sql::LIMITS, sql::NOTE_INCARNATION], &values, left)
+        };
+        let _tried_again_at_the_next_poll = self.call(deadline, build).await;
+    }
+
+    pub(super) async fn renew_call(
+        &mut self,
+        term: &Term,
+        terms: &Terms,
+        limit: Duration,
+    ) -> Timed<Renewed> {
+        let deadline = Deadline::new(self.clock, limit);
+        let answer = self
+            .call(deadline, |store, left| {
+                // A session of our own keeps a limit for every statement.
+                let parts: &[&str] = if store.link.is_ours() {
+                    &[sql::RENEW]
+                } else {
+                    &[sql::LIMITS, sql::RENEW]
+                };
+                let same_token = format!("l.token = {}", term.token.0);
+                store.renewal(parts, term, &same_token, terms, left)
+            })
+            .await;
+        let sent_at = answer.sent_at;
+        let renewed = match answer.reply {
+            Ok(rows) => renewed(&rows, term),
+            Err(failure) => Err(failure),
+        };
+        let reply = match renewed {
+            Ok(Some(reply)) => reply,
+            // The row changed while the statement waited for it.
+            Ok(None) => match self.check_until(term, deadline).await {
+                Renewed::Granted { .. } => Renewed::Unknown(changed_meanwhile()),
+                other => other,
+            },
+            Err(Failure::Refused(refused)) if refused.is_gone() => Renewed::Lost(Loss::Missing),
+            Err(failure) => Renewed::Unknown(self.given_up(failure)),
+        };
+        Timed { sent_at, reply }
+    }
+
+    /// The message of a renewal of the row that `same_token` admits.
+    fn renewal(
+        &self,
+        parts: &[&str],
+        term: &Term,
+        same_token: &str,
+        terms: &Terms,
+        left: Duration,
+    ) -> String {
+        let (slot, holder) = (term.slot.to_string(), sql::text(&term.holder.to_string()));
+        let ttl = sql::interval(terms.ttl);
+        let values = [
+            ("slot", slot.as_str()),
+            ("holder", &holder),
+            ("same_token", same_token),
+            ("ttl", &ttl),
+            ("quiet", "'off'"),
+        ];
+        self.message(parts, &values, left)
+    }
+
+    pub(super) async fn settle_call(
+        &mut self,
+        request: &Acquire,
+        limit: Duration,
+    ) -> Timed<Renewed> {
+        let deadline = Deadline::new(self.clock, limit);
+        let mut term = Term {
+            slot: request.slot,
+            holder: request.holder,
+            token: Token(0),
+        };
+        let answer = self
+            .call(deadline, |store, left| {
+                let parts = [sql::LIMITS, sql::ONE_AT_A_TIME, sql::RENEW];
+                store.renewal(&parts, &term, "true", &request.terms, left)
+            })
+            .await;
+        let sent_at = answer.sent_at;
+        let settled = match answer.reply {
+            Ok(rows) => settled(&rows, request),
+            Err(failure) => Err(failure),
+        };
+        let reply = match settled {
+            Ok(Settled::Is(reply)) => reply,
+            Ok(Settled::ChangedMeanwhile) => Renewed::Unknown(changed_meanwhile()),
+            // It was taken and broken before anybody knew: nothing runs, so
+            // it can be given back here.
+            Ok(Settled::Closed(token)) => {
+                term.token = token;
+                let left = deadline.left();
+                match self
+                    .release_call(&term, &request.server_incarnation, left)
+                    .await
+                {
+                    Released::Unknown(unknown) => Renewed::Unknown(unknown),
+                    Released::Done | Released::NotOurs => Renewed::Lost(Loss::Closed),
+                }
+            }
+            Err(Failure::Refused(refused)) if refused.is_gone() => Renewed::Lost(Loss::Missing),
+            Err(failure) => Renewed::Unknown(self.given_up(failure)),
+        };
+        Timed { sent_at, reply }
+    }
+
+    pub(super) async fn check_call(&mut self, term: &Term, limit: Duration) -> Renewed {
+        self.check_until(term, Deadline::new(self.clock, limit))
+            .await
+    }
+
+    async fn check_until(&mut self, term: &Term, deadline: Deadline) -> Renewed {
+        let slot = term.slot.to_string();
+        let build = |store: &Self, left| store.message(&[sql::CHECK], &[("slot", &slot)], left);
+        let answer = self.call(deadline, build).await;
+        let checked = match answer.reply {
+            Ok(rows) => self.checked(&rows, term),
+            Err(failure) => Err(failure),
+        };
+        match checked {
+            Ok(reply) => reply,
+            Err(Failure::Refused(refused)) if refused.is_gone() => Renewed::Lost(Loss::Missing),
+            Err(failure) => Renewed::Unknown(self.given_up(failure)),
+        }
+    }
+
+    fn checked(&mut self, rows: &Rows, term: &Term) -> Result<Renewed, Failure> {
+        let Some(cells) = rows.iter().flatten().next().map(Cells) else {
+            return Err(no_row());
+        };
+        if cells.flag("in_recovery")? {
+            return Err(self.in_recovery());
+        }
+        if let Some(loss) = cells.loss(term.holder, Some(term.token))? {
+            return Ok(Renewed::Lost(loss));
+        }
+        let grant = cells.grant()?.ok_or_else(no_row)?;
+        let request = cells.request_for(grant.token)?;
+        Ok(Renewed::Granted { grant, request })
+    }
+
+    pub(super) async fn release_call(
+        &mut self,
+        term: &Term,
+        incarnation: &Incarnation,
+        limit: Duration,
+    ) -> Released {
+        let same_token = format!("l.token = {}", term.token.0);
+        self.give_back(
+            &[sql::LIMITS, sql::RELEASE],
+            term,
+            &same_token,
+            incarnation,
+            limit,
+        )
+        .await
+    }
+
+    pub(super) async fn release_attempt_call(
+        &mut self,
+        attempt: &Attempt,
+        limit: Duration,
+    ) -> Released {
+        let deadline = Deadline::new(self.clock, limit);
+        let term = Term {
+            slot: attempt.slot,
+            holder: attempt.holder,
+            token: Token(0),
+        };
+        let parts = [sql::LIMITS, sql::ONE_AT_A_TIME, sql::RELEASE];
+        let mut last = Released::NotOurs;
+        for sixteenths in LOOKS {
+            sleep(
+                deadline
+                    .left()
+                    .saturating_sub(limit * (16 - sixteenths) / 16),
+            )
+            .await;
+            let left = deadline.left();
+            last = self
+                .give_back(
+                    &parts,
+                    &term,
+                    "true",
+                    &attempt.incarnation,
+                    left.min(limit / 3),
+                )
+                .await;
+            if last == Released::Done {
+                break;
+            }
+        }
+        last
+    }
+
+    async fn give_back(
+        &mut self,
+        parts: &[&str],
+        term: &Term,
+        same_token: &str,
+        incarnation: &Incarnation,
+        limit: Duration,
+    ) -> Released {
+        let deadline = Deadline::new(self.clock, limit);
+        let (slot, holder) = (term.slot.to_string(), sql::text(&term.holder.to_string()));
+        let incarnation = sql::text(&incarnation.0);
+        let answer = self
+            .call_notifying(deadline, |store, left, quiet| {
+                let quiet = sql::text(quiet);
+                let values = [
+                    ("slot", slot.as_str()),
+                    ("holder", &holder),
+                    ("same_token", same_token),
+                    ("incarnation", &incarnation),
+                    ("quiet", &quiet),
+                ];
+                store.message(parts, &values, left)
+            })
+            .await;
+        let released = match answer.reply {
+            Ok(rows) => released(&rows),
+            Err(failure) => Err(failure),
+        };
+        match released {
+            Ok(released) => released,
+            Err(Failure::Refused(refused)) if refused.is_gone() => Released::NotOurs,
+            Err(failure) => Released::Unknown(self.given_up(failure)),
+        }
+    }
+}
+
+/// What a server says of itself along with every reply.
+pub(super) fn server(cells: &Cells<'_>) -> Result<Server, Failure> {
+    let incarnation = Incarnation(cells.words("incarnation")?);
+    let known_ms = cells.number("known_ms")?;
+    Ok(Server {
+        timeline: timeline(&incarnation),
+        incarnation,
+        in_recovery: cells.flag("in_recovery")?,
+        known_for: known_ms.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0))),
+    })
+}
+
+/// What a renewal's answer says; `None` where it was the term's row when the
+/// statement began and not any more when it came to it.
+fn renewed(rows: &Rows, term: &Term) -> Result<Option<Renewed>, Failure> {
+    let cells = rows
+        .last()
+        .and_then(|rows| rows.first())
+        .map(Cells)
+        .ok_or_else(no_row)?;
+    if let Some(grant) = cells.grant()? {
+        return Ok(Some(granted(grant, &cells)?));
+    }
+    Ok(cells
+        .loss(term.holder, Some(term.token))?
+        .map(Renewed::Lost))
+}
+
+fn granted(grant: Grant, cells: &Cells<'_>) -> Result<Renewed, Failure> {
+    let request = cells.request_for(grant.token)?;
+    Ok(Renewed::Granted { grant, request })
+}
+
+/// What became of an acquisition.
+enum Settled {
+    Is(Renewed),
+    Closed(Token),
+    ChangedMeanwhile,
+}
+
+fn settled(rows: &Rows, request: &Acquire) -> Result<Settled, Failure> {
+    let cells = rows
+        .last()
+        .and_then(|rows| rows.first())
+        .map(Cells)
+        .ok_or_else(no_row)?;
+    if let Some(grant) = cells.grant()? {
+        return Ok(Settled::Is(granted(grant, &cells)?));
+    }
+    Ok(match cells.loss(request.holder, None)? {
+        Some(Loss::Closed) => Settled::Closed(Token(cells.there("seen_token")?)),
+        Some(loss) => Settled::Is(Renewed::Lost(loss)),
+        None => Settled::ChangedMeanwhile,
+    })
+}
+
+fn released(rows: &Rows) -> Result<Released, Failure> {
+    let cells = rows
+        .last()
+        .and_then(|rows| rows.first())
+        .map(Cells)
+        .ok_or_else(no_row)?;
+    if cells.flag("given")? || cells.flag("before")? {
+        return Ok(Released::Done);
+    }
+    if cells.flag("still")? {
+        return Err(Failure::Unanswered(changed_meanwhile()));
+    }
+    Ok(Released::NotOurs)
+}
+
+pub(super) fn no_row() -> Failure {
+    Failure::Unanswered(Unknown {
+        fault: Fault::Transient,
+        message: "the database's answer is incomplete".to_owned(),
+    })
+}
+
+fn changed_meanwhile() -> Unknown {
+    Unknown {
+        fault: Fault::Transient,
+        message: "the row was changed by somebody else in the same moment".to_owned(),
+    }
+}

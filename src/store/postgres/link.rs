@@ -1,0 +1,388 @@
+//! One connection, opened when needed and dropped when in doubt. Fills what
+//! sqlx leaves open: several hosts, time limits, servers in recovery, modes
+//! of TLS that fall back, poolers.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::TryStreamExt;
+use futures_util::stream::FuturesUnordered;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Either, Executor, Postgres};
+use tokio::time::{sleep, timeout};
+
+use super::fault::{Failure, INVALID_AUTHORIZATION, PROTOCOL_VIOLATION};
+use super::settings::PgSettings;
+use super::target::{Attributes, Target};
+use crate::lease::record::{Fault, Unknown};
+use crate::store::deadline::Deadline;
+
+/// How long the next host waits for the one before it: as long as a browser
+/// waits for the other kind of address (RFC 8305).
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// The rows of each statement of a message.
+pub(super) type Rows = Vec<Vec<PgRow>>;
+
+/// A connection, or what is needed to have one.
+pub(super) struct Link {
+    settings: PgSettings,
+    application: String,
+    open: Option<Open>,
+    /// The host that worked last is tried first.
+    last: Option<String>,
+    /// Our settings do not reach the session: there is a pooler in between.
+    pooled: bool,
+}
+
+struct Open {
+    connection: PgConnection,
+    target: Target,
+    session: Session,
+}
+
+/// Whether the server's session is ours alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Session {
+    /// It was opened with this mark; if the mark can be seen, it is ours.
+    Marked(String),
+    /// The mark was seen.
+    Ours,
+    /// It belongs to a pooler.
+    Pooled,
+}
+
+impl Link {
+    pub(super) fn new(settings: PgSettings, application: String) -> Self {
+        Self {
+            settings,
+            application,
+            open: None,
+            last: None,
+            pooled: false,
+        }
+    }
+
+    pub(super) fn settings(&self) -> &PgSettings {
+        &self.settings
+    }
+
+    /// Drops the connection: what it still does is not known.
+    pub(super) fn close(&mut self) {
+        self.open = None;
+    }
+
+    /// Whether there is a connection.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Whether the session is known to be ours, with the limits that it was
+    /// opened with.
+    pub(super) fn is_ours(&self) -> bool {
+        self.open
+            .as_ref()
+            .is_some_and(|open| open.session == Session::Ours)
+    }
+
+    /// Whether a pooler was found.
+    pub(super) fn is_pooled(&self) -> bool {
+        self.pooled
+    }
+
+    /// Tells what the server has seen of the session's mark.
+    pub(super) fn saw_mark(&mut self, seen: &str) {
+        if let Some(open) = &mut self.open
+            && let Session::Marked(mark) = &open.session
+        {
+            if mark == seen {
+                open.session = Session::Ours;
+            } else {
+                open.session = Session::Pooled;
+                self.pooled = true;
+            }
+        }
+    }
+
+    /// Connects, unless there is a connection.
+    pub(super) async fn connect(&mut self, deadline: Deadline) -> Result<(), Unknown> {
+        if self.open.is_some() {
+            return Ok(());
+        }
+        let targets = self.targets()?;
+        let several = targets.len() > 1;
+        let open = race(targets, several, &self.plan(), deadline).await?;
+        self.last = Some(open.target.shown.clone());
+        self.pooled |= open.session == Session::Pooled;
+        self.open = Some(open);
+        Ok(())
+    }
+
+    /// Sends one message and collects the rows of each statement. The
+    /// connection stays only where the answer was complete.
+    pub(super) async fn send(&mut self, sql: String, deadline: Deadline) -> Result<Rows, Failure> {
+        let Some(open) = &mut self.open else {
+            return Err(Failure::Unanswered(Unknown {
+                fault: Fault::Transient,
+                message: "there is no connection".to_owned(),
+            }));
+        };
+        let answer = timeout(deadline.left(), collect(&mut open.connection, sql)).await;
+        match answer {
+            Ok(Ok(rows)) => Ok(rows),
+            Ok(Err(error)) => {
+                let failure = Failure::of(&error, &open.target);
+                let usable = matches!(&failure, Failure::Refused(refused) if !refused.fatal);
+                if !usable {
+                    self.open = None;
+                }
+                Err(failure)
+            }
+            Err(_elapsed) => {
+                let message = format!("{}: no answer in time", open.target.shown);
+                self.open = None;
+                Err(Failure::Unanswered(Unknown {
+                    fault: Fault::Transient,
+                    message,
+                }))
+            }
+        }
+    }
+
+    /// Hosts in the order in which to try them. Reads files.
+    pub(super) fn targets(&self) -> Result<Vec<Target>, Unknown> {
+        let mut targets = self.settings.targets()?;
+        if let Some(last) = &self.last
+            && let Some(at) = targets.iter().position(|target| target.shown == *last)
+        {
+            targets[..=at].rotate_right(1);
+        }
+        Ok(targets)
+    }
+
+    fn plan(&self) -> Plan {
+        Plan {
+            application: self.application.clone(),
+            statement_limit: self.settings.statement_limit(),
+            pooled: self.pooled,
+        }
+    }
+}
+
+/// What all connections of a link are opened with.
+pub(super) struct Plan {
+    application: String,
+    statement_limit: Duration,
+    pooled: bool,
+}
+
+/// Tries hosts in their order, the next one as soon as one fails or takes
+/// long, so that one that hangs does not eat the others' time. The first
+/// that is good enough wins.
+async fn race(
+    targets: Vec<Target>,
+    several: bool,
+    plan: &Plan,
+    deadline: Deadline,
+) -> Result<Open, Unknown> {
+    let mut waiting = targets.into_iter();
+    let mut running = FuturesUnordered::new();
+    let mut failures: Vec<Unknown> = Vec::new();
+    let mut start = true;
+    loop {
+        if start && let Some(target) = waiting.next() {
+            running.push(attempt(target, several, plan, deadline));
+        }
+        start = true;
+        if running.is_empty() {
+            return Err(all_failed(failures));
+        }
+        tokio::select! {
+            Some(result) = running.next() => match result {
+                Ok(open) => return Ok(open),
+                Err(unknown) => failures.push(unknown),
+            },
+            () = sleep(STAGGER), if waiting.len() > 0 => {}
+        }
+    }
+}
+
+/// One failure for all: retried if one of them can be, and read-only only
+/// where nothing else may come back.
+fn all_failed(failures: Vec<Unknown>) -> Unknown {
+    let worst = |fault| failures.iter().any(|unknown| unknown.fault == fault);
+    let fault = if worst(Fault::Transient) {
+        Fault::Transient
+    } else if worst(Fault::ReadOnly) {
+        Fault::ReadOnly
+    } else {
+        Fault::Final
+    };
+    let messages: Vec<String> = failures
+        .into_iter()
+        .map(|unknown| unknown.message)
+        .collect();
+    Unknown {
+        fault,
+        message: messages.join("; "),
+    }
+}
+
+/// One host, within its own limit.
+async fn attempt(
+    target: Target,
+    several: bool,
+    plan: &Plan,
+    deadline: Deadline,
+) -> Result<Open, Unknown> {
+    let deadline = target
+        .connect_timeout
+        .map_or(deadline, |limit| deadline.at_most(limit));
+    match timeout(deadline.left(), open(&target, several, plan)).await {
+        Ok(Ok(open)) => Ok(open),
+        Ok(Err(failure)) => Err(failure.unknown()),
+        Err(_elapsed) => Err(Unknown {
+            fault: Fault::Transient,
+            message: format!("{}: no connection in time", target.shown),
+        }),
+    }
+}
+
+/// Logs in, with the next mode of TLS where the first is refused, and
+/// without settings of our own where a pooler refuses those.
+async fn open(target: &Target, several: bool, plan: &Plan) -> Result<Open, Failure> {
+    let mut failed = None;
+    for mode in &target.tls {
+        let options = target
+            .options
+            .clone()
+            .ssl_mode(*mode)
+            .application_name(&plan.application);
+        match open_session(target, options, plan).await {
+            Ok(mut open) => {
+                if several && target.attributes == Attributes::ReadWrite {
+                    must_be_writable(&mut open).await?;
+                }
+                return Ok(open);
+            }
+            Err(error) => {
+                let failure = Failure::of(&error, target);
+                let other_mode_may_help = match &failure {
+                    Failure::Refused(refused) => refused.code == INVALID_AUTHORIZATION,
+                    Failure::Unanswered(unknown) => unknown.message.contains("TLS"),
+                };
+                // The first refusal says more than that of the fallback.
+                let first = failed.get_or_insert(failure);
+                if !other_mode_may_help {
+                    return Err(first.clone());
+                }
+            }
+        }
+    }
+    Err(failed.unwrap_or_else(|| {
+        Failure::Unanswered(Unknown {
+            fault: Fault::Final,
+            message: format!("{}: there is no way to connect", target.shown),
+        })
+    }))
+}
+
+async fn open_session(
+    target: &Target,
+    options: PgConnectOptions,
+    plan: &Plan,
+) -> Result<Open, sqlx::Error> {
+    if !plan.pooled {
+        let mark = format!("{:016x}", rand::random::<u64>());
+        match marked(&options, &mark, plan.statement_limit)
+            .connect()
+            .await
+        {
+            Ok(connection) => {
+                let session = Session::Marked(mark);
+                return Ok(Open {
+                    connection,
+                    target: target.clone(),
+                    session,
+                });
+            }
+            Err(error) if refuses_options(&error, target) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let connection = options.connect().await?;
+    Ok(Open {
+        connection,
+        target: target.clone(),
+        session: Session::Pooled,
+    })
+}
+
+/// Settings for a session that is ours: a mark that proves it, a limit for
+/// every statement, and an end for sessions whose client's host is lost.
+pub(super) fn marked(
+    options: &PgConnectOptions,
+    mark: &str,
+    statement_limit: Duration,
+) -> PgConnectOptions {
+    let limit = statement_limit.as_millis().clamp(1, 2_147_483_647);
+    options.clone().options([
+        ("leasewrap.session", mark),
+        ("statement_timeout", &format!("{limit}ms")),
+        ("tcp_keepalives_idle", "15"),
+        ("tcp_keepalives_interval", "5"),
+        ("tcp_keepalives_count", "3"),
+        ("tcp_user_timeout", "30000"),
+    ])
+}
+
+/// Whether PgBouncer does not like the start-up parameter `options`.
+pub(super) fn refuses_options(error: &sqlx::Error, target: &Target) -> bool {
+    match Failure::of(error, target) {
+        Failure::Refused(refused) => {
+            !target.own_options
+                && (refused.code == PROTOCOL_VIOLATION
+                    || refused.message.contains("startup parameter"))
+                && refused.message.contains("parameter")
+        }
+        Failure::Unanswered(_) => false,
+    }
+}
+
+/// Only asked where there is another host to go to: the calls themselves
+/// find out as well.
+async fn must_be_writable(open: &mut Open) -> Result<(), Failure> {
+    let sql = "select not pg_is_in_recovery() \
+               and current_setting('transaction_read_only') = 'off' as writable";
+    let rows = collect(&mut open.connection, sql.to_owned()).await;
+    let rows = rows.map_err(|error| Failure::of(&error, &open.target))?;
+    let writable = rows
+        .iter()
+        .flatten()
+        .next()
+        .is_some_and(|row| sqlx::Row::try_get::<bool, _>(row, "writable").unwrap_or(false));
+    if writable {
+        return Ok(());
+    }
+    Err(Failure::Unanswered(Unknown {
+        fault: Fault::ReadOnly,
+        message: format!("{}: a server that cannot be written to", open.target.shown),
+    }))
+}
+
+/// Sends one message; the rows of each of its statements.
+pub(super) async fn collect<'c>(
+    connection: impl Executor<'c, Database = Postgres>,
+    sql: String,
+) -> Result<Rows, sqlx::Error> {
+    let (mut rows, mut current) = (Vec::new(), Vec::new());
+    // Audited: every value in it is a literal made by `sql::text` or a number.
+    let mut answers = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(connection);
+    while let Some(answer) = answers.try_next().await? {
+        match answer {
+            Either::Left(_statement_done) => rows.push(std::mem::take(&mut current)),
+            Either::Right(row) => current.push(row),
+        }
+    }
+    Ok(rows)
+}

@@ -1,0 +1,369 @@
+//! `LISTEN`, in a connection of its own.
+//!
+//! sqlx receives notifications only through its `PgListener`, and that takes
+//! its connection from a pool: so there is a pool of one, made anew for each
+//! connection. Reconnecting, limits and the choice of the host are ours.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::{ConnectOptions, Row};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::fault::Failure;
+use super::link::{self, Rows};
+use super::settings::PgSettings;
+use super::sql;
+use super::target::Target;
+use crate::lease::ids::LeaseName;
+use crate::lease::record::{Fault, Unknown};
+use crate::store::{Notice, Watch};
+
+/// For connecting to one host, and for each question to it.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// How often an idle connection is asked whether it lives: a lost host says
+/// nothing, and sqlx sets no TCP keepalive.
+const PING: Duration = Duration::from_secs(60);
+
+/// How long a notification may take to count as arriving.
+const ARRIVAL: Duration = Duration::from_secs(2);
+
+/// The pause before the first reconnect, and the longest one.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
+
+/// The pause where a pooler keeps notifications from us.
+const POOLED_PAUSE: Duration = Duration::from_secs(600);
+
+/// Watches a lease by `LISTEN`.
+pub struct PgWatch {
+    mailbox: Arc<Mailbox>,
+    task: JoinHandle<()>,
+}
+
+/// What has happened since the last look.
+#[derive(Default)]
+struct Mailbox {
+    news: Mutex<News>,
+    came: Notify,
+}
+
+#[derive(Default)]
+struct News {
+    /// The last change between connected and unavailable.
+    state: Option<Notice>,
+    changed: bool,
+    /// What was said last.
+    unavailable: bool,
+}
+
+impl Mailbox {
+    fn put(&self, notice: Notice) {
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        match notice {
+            Notice::Changed => news.changed = true,
+            Notice::Connected => {
+                news.unavailable = false;
+                news.state = Some(Notice::Connected);
+            }
+            Notice::Unavailable(_) if news.unavailable => return,
+            Notice::Unavailable(_) => {
+                news.unavailable = true;
+                news.state = Some(notice);
+            }
+        }
+        self.came.notify_one();
+    }
+
+    fn take(&self) -> Option<Notice> {
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = news.state.take() {
+            // Whoever hears that it is connected reads the row anyhow.
+            news.changed &= state != Notice::Connected;
+            return Some(state);
+        }
+        std::mem::take(&mut news.changed).then_some(Notice::Changed)
+    }
+}
+
+impl Watch for PgWatch {
+    async fn next(&mut self) -> Notice {
+        loop {
+            if let Some(notice) = self.mailbox.take() {
+                return notice;
+            }
+            self.mailbox.came.notified().await;
+        }
+    }
+}
+
+impl Drop for PgWatch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl PgWatch {
+    /// Must be called within a runtime.
+    pub(super) fn start(settings: PgSettings, name: &LeaseName) -> Self {
+        let mailbox = Arc::new(Mailbox::default());
+        let ears = Ears {
+            settings,
+            // Not the name of the other connection: standbys are counted by it.
+            application: format!("leasewrap {name} (listen)"),
+            name: name.clone(),
+            mailbox: Arc::clone(&mailbox),
+        };
+        let task = tokio::spawn(ears.listen_for_ever());
+        Self { mailbox, task }
+    }
+}
+
+/// How listening ended.
+enum Ended {
+    /// The connection was lost, or there was none.
+    Lost { heard: bool, why: Unknown },
+    /// A pooler keeps notifications from us.
+    Pooled(Unknown),
+}
+
+struct Ears {
+    settings: PgSettings,
+    application: String,
+    name: LeaseName,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Ears {
+    async fn listen_for_ever(self) {
+        let mut failures = 0_u32;
+        loop {
+            let pause = match self.listen().await {
+                Ended::Lost { heard, why } => {
+                    failures = if heard { 0 } else { failures.saturating_add(1) };
+                    self.mailbox.put(Notice::Unavailable(why));
+                    (PAUSES.0 * 2_u32.saturating_pow(failures.min(8))).min(PAUSES.1)
+                }
+                Ended::Pooled(why) => {
+                    self.mailbox.put(Notice::Unavailable(why));
+                    POOLED_PAUSE
+                }
+            };
+            // Not all at once after a restart of the server.
+            sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
+        }
+    }
+
+    /// Connects, listens, and returns when that is over.
+    async fn listen(&self) -> Ended {
+        let targets = match self.settings.targets() {
+            Ok(targets) => targets,
+            Err(error) => {
+                return Ended::Lost {
+                    heard: false,
+                    why: error.into(),
+                };
+            }
+        };
+        let mut last = None;
+        for target in &targets {
+            match self.subscribe(target).await {
+                Ok(Some(listener)) => return self.hear(listener, target).await,
+                Ok(None) => {
+                    return Ended::Pooled(Unknown {
+                        fault: Fault::Transient,
+                        message: format!(
+                            "{}: notifications do not arrive through this pooler",
+                            target.shown
+                        ),
+                    });
+                }
+                Err(why) => last = Some(why),
+            }
+        }
+        let why = last.unwrap_or_else(|| lost("there is no host"));
+        Ended::Lost { heard: false, why }
+    }
+
+    /// A listener that is proven to hear; `None` where a pooler is in the way.
+    async fn subscribe(&self, target: &Target) -> Result<Option<PgListener>, Unknown> {
+        let mut last = None;
+        for mode in &target.tls {
+            let options = target.options.clone().ssl_mode(*mode);
+            let options = options.application_name(&self.application);
+            match timeout(LIMIT * 2, self.subscribe_with(&options, target)).await {
+                Ok(Ok(listener)) => return Ok(listener),
+                Ok(Err(failure)) => last = Some(failure.unknown()),
+                Err(_elapsed) => last = Some(lost(&format!("{}: no answer in time", target.shown))),
+            }
+        }
+        Err(last.unwrap_or_else(|| lost("there is no way to connect")))
+    }
+
+    async fn subscribe_with(
+        &self,
+        options: &PgConnectOptions,
+        target: &Target,
+    ) -> Result<Option<PgListener>, Failure> {
+        let failed = |error: sqlx::Error| Failure::of(&error, target);
+        let mark = format!("{:016x}", rand::random::<u64>());
+        let marked = link::marked(options, &mark, LIMIT);
+        let mut listener = match connect(&marked).await {
+            Ok(listener) => listener,
+            Err(error) if link::refuses_options(&error, target) => {
+                connect(options).await.map_err(failed)?
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let channel = format!(
+            "'leasewrap_' || md5({} || ' ' || {})",
+            sql::text(self.settings.schema()),
+            sql::text(self.name.as_str()),
+        );
+        let look = format!(
+            "select pg_is_in_recovery() as in_recovery, {channel} as channel, pg_backend_pid() \
+             as pid, coalesce(current_setting('leasewrap.session', true), '') as session"
+        );
+        let seen =
+            Look::of(&link::collect(&mut listener, look).await.map_err(failed)?).map_err(failed)?;
+        if seen.in_recovery {
+            return Err(Failure::Unanswered(lost(&format!(
+                "{}: a standby",
+                target.shown
+            ))));
+        }
+        if seen.session == mark {
+            // The session is ours: what it listens to, we hear.
+            listener.listen(&seen.channel).await.map_err(failed)?;
+            return Ok(Some(listener));
+        }
+        let heard = hears_through_pooler(&mut listener, options, &seen)
+            .await
+            .map_err(failed)?;
+        Ok(heard.then_some(listener))
+    }
+
+    /// Passes notifications on until the connection is lost.
+    async fn hear(&self, mut listener: PgListener, target: &Target) -> Ended {
+        self.mailbox.put(Notice::Connected);
+        let why = loop {
+            match timeout(PING, listener.try_recv()).await {
+                Ok(Ok(Some(_notification))) => self.mailbox.put(Notice::Changed),
+                Ok(Ok(None)) => break "the connection was closed".to_owned(),
+                Ok(Err(error)) => break Failure::of(&error, target).unknown().message,
+                Err(_idle) => {
+                    match timeout(LIMIT, link::collect(&mut listener, "select 1".to_owned())).await
+                    {
+                        Ok(Ok(_)) => {}
+                        Ok(Err(error)) => break Failure::of(&error, target).unknown().message,
+                        Err(_elapsed) => break format!("{}: no answer in time", target.shown),
+                    }
+                }
+            }
+        };
+        Ended::Lost {
+            heard: true,
+            why: lost(&why),
+        }
+    }
+}
+
+struct Look {
+    in_recovery: bool,
+    channel: String,
+    pid: i32,
+    session: String,
+}
+
+impl Look {
+    fn of(rows: &Rows) -> Result<Self, sqlx::Error> {
+        let row = rows
+            .iter()
+            .flatten()
+            .next()
+            .ok_or(sqlx::Error::RowNotFound)?;
+        Ok(Self {
+            in_recovery: row.try_get("in_recovery")?,
+            channel: row.try_get("channel")?,
+            pid: row.try_get("pid")?,
+            session: row.try_get("session")?,
+        })
+    }
+}
+
+/// A pooler in transaction mode gives each transaction any of the server's
+/// sessions: to `LISTEN` in one would leave it listening for others. So that
+/// is done only where ours stays the same while another transaction holds
+/// what the pooler would give us next; and it counts only when a notification
+/// has really arrived.
+async fn hears_through_pooler(
+    listener: &mut PgListener,
+    options: &PgConnectOptions,
+    seen: &Look,
+) -> Result<bool, sqlx::Error> {
+    let pid = "select pg_backend_pid() as pid";
+    let mut other = options.connect().await?;
+    let rows = link::collect(&mut other, "begin".to_owned()).await;
+    rows?;
+    let rows = link::collect(&mut other, pid.to_owned()).await?;
+    let others = first_pid(&rows)?;
+    let ours = match timeout(ARRIVAL, link::collect(&mut *listener, pid.to_owned())).await {
+        Ok(rows) => first_pid(&rows?)?,
+        // No session is left for us: it is certainly not kept for us.
+        Err(_elapsed) => return Ok(false),
+    };
+    link::collect(&mut other, "commit".to_owned()).await?;
+    if others == seen.pid || ours != seen.pid {
+        return Ok(false);
+    }
+    let probe = format!("leasewrap_probe_{:016x}", rand::random::<u64>());
+    listener
+        .listen_all([seen.channel.as_str(), probe.as_str()])
+        .await?;
+    link::collect(&mut other, format!("notify {probe}")).await?;
+    let arrived = async {
+        loop {
+            match listener.try_recv().await {
+                Ok(Some(notification)) if notification.channel() == probe => return Ok(true),
+                // Of the lease: whoever hears "connected" reads it anyhow.
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    timeout(ARRIVAL, arrived).await.unwrap_or(Ok(false))
+}
+
+fn first_pid(rows: &Rows) -> Result<i32, sqlx::Error> {
+    rows.iter()
+        .flatten()
+        .next()
+        .ok_or(sqlx::Error::RowNotFound)?
+        .try_get("pid")
+}
+
+async fn connect(options: &PgConnectOptions) -> Result<PgListener, sqlx::Error> {
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .acquire_timeout(LIMIT)
+        .connect_lazy_with(options.clone());
+    let mut listener = PgListener::connect_with(&pool).await?;
+    // The pool is ours alone and never closed; a lost connection is told.
+    listener.ignore_pool_close_event(true);
+    listener.eager_reconnect(false);
+    Ok(listener)
+}
+
+fn lost(message: &str) -> Unknown {
+    Unknown {
+        fault: Fault::Transient,
+        message: message.to_owned(),
+    }
+}

@@ -1,0 +1,314 @@
+//! Sets the schema up: safe when many start at once, and never in front of
+//! renewals behind somebody's long transaction.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::fault::{Failure, Refused};
+use super::row::{Cells, Columns};
+use super::{PgStore, sql};
+use crate::lease::record::{Fault, Unknown};
+use crate::store::deadline::Deadline;
+
+/// The version that this leasewrap makes and needs.
+pub(super) const VERSION: i64 = 1;
+
+/// For advisory locks: of leasewrap.
+pub(super) const ADVISORY_CLASS: &str = "1279611473";
+
+/// How long the set-up waits for a lock before it lets others pass.
+const LOCK_LIMIT: Duration = Duration::from_millis(200);
+
+/// The pause before the set-up is tried again.
+pub(super) fn pause() -> Duration {
+    Duration::from_millis(rand::random_range(25..=100))
+}
+
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// Sets up at most once at a time.
+pub(super) const BEGIN: &str = "
+select set_config('lock_timeout', :ddl_lock_timeout, true),
+    set_config('statement_timeout', :statement_timeout, true),
+    set_config('client_min_messages', 'warning', true);
+select pg_advisory_xact_lock(:advisory_class, 0)::text;
+";
+
+/// Somebody else may have been faster since we looked: then what he has made
+/// must stay.
+const MUST_BE_MISSING: &str = "
+do $leasewrap$
+begin
+    if to_regclass(:lease_text) is not null then
+        raise exception 'somebody else has set it up' using errcode = 'duplicate_table';
+    end if;
+end
+$leasewrap$;
+";
+
+/// What is there. One row.
+const LOOK: &str = "
+select to_regnamespace(:schema_ident) is not null as schema,
+    to_regclass(:lease_text) is not null as lease,
+    to_regclass(:version_text) is not null as version;
+";
+
+const VERSION_THERE: &str = "
+select v.version, v.compatible_from from :schema.lease_schema v;
+";
+
+/// Removes the tables of a set-up of which only a part is left.
+const DROP_TABLES: &str = "
+drop table if exists :schema.lease, :schema.lease_incarnation, :schema.lease_pause,
+    :schema.event, :schema.lease_schema;
+";
+
+/// Removes what else the set-up makes and nothing else; the schema itself
+/// where nothing else is in it. Triggers of protected tables go with their
+/// function.
+const DROP_REST: &str = "
+drop function if exists :schema.fence_table() cascade;
+drop function if exists :schema.fence(text, bigint, interval),
+    :schema.end_lockers(text, integer), :schema.lockers(text, integer),
+    :schema.lease_kept(), :schema.lease_changed(), :schema.incarnation();
+do $leasewrap$
+begin
+    drop schema :schema;
+exception when dependent_objects_still_exist or insufficient_privilege then
+    null;
+end
+$leasewrap$;
+";
+
+/// The key of a lease for advisory locks (FNV-1a, 32 bits). Two leases with
+/// the same one wait for each other's acquisitions, no more.
+pub(super) fn advisory_key(schema: &str, name: &str) -> String {
+    let bytes = schema.bytes().chain([0]).chain(name.bytes());
+    let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    hash.cast_signed().to_string()
+}
+
+/// The SQL that sets the schema up.
+pub(super) fn creation(schema: &str) -> String {
+    sql::fill(
+        SCHEMA,
+        &names(schema)
+            .each_ref()
+            .map(|(place, value)| (*place, value.as_str())),
+    )
+}
+
+/// The schema is made for later leasewraps only.
+pub(super) fn too_new(schema: &str) -> Unknown {
+    Unknown {
+        fault: Fault::Final,
+        message: format!(
+            "the schema {schema:?} was upgraded by a newer leasewrap that older ones cannot \
+             work with; use that version"
+        ),
+    }
+}
+
+/// What `init` would make is not there.
+pub(super) fn no_schema(schema: &str) -> Unknown {
+    Unknown {
+        fault: Fault::Final,
+        message: format!("the schema {schema:?} is not there; run `leasewrap init`"),
+    }
+}
+
+fn names(schema: &str) -> [(&'static str, String); 5] {
+    let quoted = sql::identifier(schema);
+    [
+        ("schema_text", sql::text(schema)),
+        ("schema_ident", sql::text(&quoted)),
+        ("lease_text", sql::text(&format!("{quoted}.lease"))),
+        ("version_text", sql::text(&format!("{quoted}.lease_schema"))),
+        ("schema", quoted),
+    ]
+}
+
+/// What stands where the schema should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum There {
+    Nothing,
+    /// Somebody has dropped a part.
+    Part,
+    /// A table `lease` that is not ours.
+    Foreign,
+    Ours,
+}
+
+impl PgStore {
+    pub(super) async fn init_call(&mut self, limit: Duration) -> Result<(), Unknown> {
+        let deadline = Deadline::new(self.clock, limit);
+        loop {
+            let failure = match self.init_once(deadline).await {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            };
+            let pause = pause();
+            if !can_be_repeated(&failure) || pause >= deadline.left() {
+                return Err(self.not_set_up(failure));
+            }
+            sleep(pause).await;
+        }
+    }
+
+    async fn init_once(&mut self, deadline: Deadline) -> Result<(), Failure> {
+        match self.there(deadline).await? {
+            There::Foreign => return Err(Failure::Unanswered(self.foreign())),
+            There::Ours => {
+                let build = |store: &Self, _| store.ddl(&[VERSION_THERE], deadline);
+                let rows = self.call(deadline, build).await.reply?;
+                let cells = rows.iter().flatten().next().map(Cells);
+                match cells
+                    .map(|cells| cells.number("compatible_from"))
+                    .transpose()?
+                    .flatten()
+                {
+                    Some(from) if from <= VERSION => return Ok(()),
+                    Some(_) => {
+                        let schema = self.link.settings().schema();
+                        return Err(Failure::Unanswered(too_new(schema)));
+                    }
+                    None => return Err(Failure::Unanswered(self.foreign())),
+                }
+            }
+            There::Nothing | There::Part => {}
+        }
+        let build =
+            |store: &Self, _| store.ddl(&[BEGIN, MUST_BE_MISSING, DROP_TABLES, SCHEMA], deadline);
+        self.call(deadline, build).await.reply.map(drop)
+    }
+
+    /// A message of the set-up.
+    pub(super) fn ddl(&self, parts: &[&str], deadline: Deadline) -> String {
+        let left = deadline.left();
+        let names = names(self.link.settings().schema());
+        let lock_limit = sql::timeout(LOCK_LIMIT);
+        let mut values = vec![("ddl_lock_timeout", lock_limit.as_str())];
+        values.extend(names.iter().map(|(place, value)| (*place, value.as_str())));
+        self.message(parts, &values, left)
+    }
+
+    async fn there(&mut self, deadline: Deadline) -> Result<There, Failure> {
+        let build = |store: &Self, _| store.ddl(&[LOOK], deadline);
+        let rows = self.call(deadline, build).await.reply?;
+        let Some(cells) = rows.iter().flatten().next().map(Cells) else {
+            return Err(super::calls::no_row());
+        };
+        Ok(match (cells.flag("lease")?, cells.flag("version")?) {
+            (true, true) => There::Ours,
+            (true, false) => There::Foreign,
+            (false, true) => There::Part,
+            (false, false) => There::Nothing,
+        })
+    }
+
+    fn foreign(&self) -> Unknown {
+        let schema = self.link.settings().schema();
+        Unknown {
+            fault: Fault::Final,
+            message: format!(
+                "the schema {schema:?} holds a table \"lease\" that is not leasewrap's; name \
+                 another schema with --schema"
+            ),
+        }
+    }
+
+    /// A call found something missing: `None` where that is the schema as a
+    /// whole, which `init` can make.
+    pub(super) async fn why_missing(
+        &mut self,
+        said: String,
+        deadline: Deadline,
+    ) -> Option<Unknown> {
+        match self.there(deadline).await {
+            Ok(There::Nothing | There::Part) => None,
+            Ok(There::Foreign) => Some(self.foreign()),
+            Ok(There::Ours) => {
+                let schema = self.link.settings().schema();
+                let message = format!("the schema {schema:?} is damaged: {said}");
+                Some(Unknown {
+                    fault: Fault::Final,
+                    message,
+                })
+            }
+            Err(failure) => Some(self.given_up(failure)),
+        }
+    }
+
+    fn not_set_up(&mut self, failure: Failure) -> Unknown {
+        match failure {
+            Failure::Refused(refused) if refused.code == "42501" => Unknown {
+                fault: Fault::Final,
+                message: format!(
+                    "the schema {:?} is missing and this role may not create it ({}); have a DBA \
+                     run what `leasewrap init --print` gives",
+                    self.link.settings().schema(),
+                    refused.message,
+                ),
+            },
+            failure => self.given_up(failure),
+        }
+    }
+
+    pub(super) async fn drop_call(&mut self, limit: Duration) -> Result<bool, Unknown> {
+        let deadline = Deadline::new(self.clock, limit);
+        loop {
+            let failure = match self.drop_once(deadline).await {
+                Ok(dropped) => return Ok(dropped),
+                Err(failure) => failure,
+            };
+            let pause = pause();
+            if !can_be_repeated(&failure) || pause >= deadline.left() {
+                return Err(self.given_up(failure));
+            }
+            sleep(pause).await;
+        }
+    }
+
+    async fn drop_once(&mut self, deadline: Deadline) -> Result<bool, Failure> {
+        match self.there(deadline).await? {
+            There::Nothing => return Ok(false),
+            There::Foreign => return Err(Failure::Unanswered(self.foreign())),
+            There::Part | There::Ours => {}
+        }
+        let build = |store: &Self, _| store.ddl(&[BEGIN, DROP_TABLES, DROP_REST], deadline);
+        self.call(deadline, build).await.reply.map(|_| true)
+    }
+}
+
+/// Whether somebody else was in the way for a moment.
+pub(super) fn can_be_repeated(failure: &Failure) -> bool {
+    let Failure::Refused(Refused { code, .. }) = failure else {
+        return false;
+    };
+    // A lock; a deadlock; a duplicate schema, table, function or object, or a
+    // key of the catalog's (somebody else was faster); "tuple concurrently
+    // updated", which Postgres gives no code of its own.
+    let passing = [
+        "55P03", "40P01", "42P06", "42P07", "42723", "42710", "23505", "XX000",
+    ];
+    passing.contains(&code.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_place_of_the_schema_is_filled() {
+        let sql = creation("a \"b\" :schema");
+        let left = [":schema.", ":schema_text", ":lease_text", ":schema;"];
+        assert!(
+            left.iter()
+                .all(|place| !sql.replace("\"a \"\"b\"\" :schema\"", "").contains(place)),
+            "{sql}"
+        );
+    }
+}

@@ -1,0 +1,133 @@
+//! What is needed to reach a PostgreSQL database, now and at a later connect.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::target::{self, Target};
+use super::url::UrlError;
+use crate::store::settings::{SettingsError, Surroundings};
+
+/// Where the URLs come from.
+#[derive(Clone, Serialize, Deserialize)]
+pub enum PgSource {
+    /// They were given; tried in this order.
+    Urls(Vec<String>),
+    /// One a line in this file, which is read again at every connect, so that
+    /// credentials can rotate.
+    File(PathBuf),
+}
+
+// Not derived: URLs hold passwords.
+impl fmt::Debug for PgSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Urls(urls) => write!(f, "{} URLs", urls.len()),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// What is needed to reach the database. Holds credentials; its `Debug` shows
+/// none.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PgSettings {
+    source: PgSource,
+    schema: String,
+    surroundings: Surroundings,
+    call_limit: Duration,
+}
+
+impl PgSettings {
+    /// Checks everything that can be checked without connecting.
+    ///
+    /// # Errors
+    /// [`SettingsError`] is one clear line, with no password in it.
+    pub fn new(
+        source: PgSource,
+        schema: &str,
+        surroundings: Surroundings,
+    ) -> Result<Self, SettingsError> {
+        let why = if schema.is_empty() || schema.len() > 63 {
+            Some("a schema's name has 1 to 63 bytes")
+        } else if schema.contains(char::is_control) {
+            Some("a schema's name has no control characters")
+        } else if schema.starts_with("pg_") {
+            Some("PostgreSQL keeps names that begin with pg_ for itself")
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            let name = schema.to_owned();
+            return Err(SettingsError::Schema { name, why });
+        }
+        let settings = Self {
+            source,
+            schema: schema.to_owned(),
+            surroundings,
+            call_limit: Duration::from_secs(30),
+        };
+        settings.targets()?;
+        Ok(settings)
+    }
+
+    /// How long a statement may run on the server at most (default 30 s).
+    #[must_use]
+    pub fn call_limit(mut self, limit: Duration) -> Self {
+        self.call_limit = limit;
+        self
+    }
+
+    pub(super) fn statement_limit(&self) -> Duration {
+        self.call_limit
+    }
+
+    /// `--schema`.
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// Where the server may be, in the order in which to try. Reads files.
+    pub(super) fn targets(&self) -> Result<Vec<Target>, SettingsError> {
+        let mut targets = Vec::new();
+        match &self.source {
+            PgSource::Urls(urls) => {
+                for url in urls {
+                    targets.extend(self.resolve("--db", url)?);
+                }
+            }
+            PgSource::File(path) => {
+                let wrong = |error: String| SettingsError::File {
+                    path: path.display().to_string(),
+                    error,
+                };
+                let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+                let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+                for line in lines {
+                    targets.extend(self.resolve("--db-file", line)?);
+                }
+                if targets.is_empty() {
+                    return Err(wrong("it is empty".to_owned()));
+                }
+            }
+        }
+        Ok(targets)
+    }
+
+    fn resolve(&self, flag: &'static str, url: &str) -> Result<Vec<Target>, SettingsError> {
+        let wrong = |error: UrlError| SettingsError::Url { flag, error };
+        let parameters = super::url::parse(url).map_err(wrong)?;
+        target::resolve(parameters, &self.surroundings).map_err(wrong)
+    }
+
+    /// Whether some connection checks the server's certificate against a file
+    /// of our own (`sslrootcert`). The TLS layer adds the system's roots to
+    /// it, where libpq trusts the file alone: with `SSL_CERT_FILE=/dev/null`
+    /// in the process's environment it finds none to add.
+    pub fn trusts_own_roots_only(&self) -> bool {
+        self.targets()
+            .is_ok_and(|targets| targets.iter().any(Target::trusts_own_roots_only))
+    }
+}

@@ -1,0 +1,351 @@
+//! SQL as it is sent: constants with named places, filled with literals.
+//!
+//! Every call is one message of the simple protocol, so that it works behind
+//! PgBouncer in transaction pooling (which knows no prepared statements and
+//! may run the two batches of the extended protocol on different servers).
+//! Several statements in one message are one transaction.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+/// A value as a literal. The `E''` form means the same whatever
+/// `standard_conforming_strings` says; our types hold no NUL.
+pub(super) fn text(value: &str) -> String {
+    let mut literal = String::with_capacity(value.len() + 3);
+    literal.push_str("E'");
+    for c in value.chars() {
+        if matches!(c, '\'' | '\\') {
+            literal.push(c);
+        }
+        literal.push(c);
+    }
+    literal.push('\'');
+    literal
+}
+
+/// A name as a quoted identifier.
+pub(super) fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A duration as an interval, to the microsecond.
+pub(super) fn interval(duration: Duration) -> String {
+    format!("interval '{} microseconds'", micros(duration))
+}
+
+/// A duration as a time-out setting: whole milliseconds, and never 0, which
+/// would mean none.
+pub(super) fn timeout(duration: Duration) -> String {
+    let millis = duration.as_millis().clamp(1, 2_147_483_647);
+    format!("'{millis}ms'")
+}
+
+/// Bounded so that Postgres's interval holds it (some 290,000 years).
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros())
+        .unwrap_or(u64::MAX)
+        .min(i64::MAX.unsigned_abs() / 2)
+}
+
+/// What stands for `:name` in a constant.
+pub(super) type Values<'a> = [(&'a str, &'a str)];
+
+/// Fills the places of `sql`, in one pass, so that a value is never looked
+/// into. `::` is a cast and `:=` an assignment; a place without a value stays,
+/// and Postgres refuses it.
+pub(super) fn fill(sql: &str, values: &Values<'_>) -> String {
+    let mut filled = String::with_capacity(sql.len() + 256);
+    let mut rest = sql;
+    while let Some(at) = rest.find(':') {
+        filled.push_str(&rest[..at]);
+        rest = &rest[at..];
+        if let Some(after) = rest.strip_prefix("::") {
+            filled.push_str("::");
+            rest = after;
+            continue;
+        }
+        let name = &rest[1..];
+        let end = name
+            .find(|c: char| !c.is_ascii_lowercase() && c != '_')
+            .unwrap_or(name.len());
+        let value = values.iter().find(|(place, _)| *place == &name[..end]);
+        match value {
+            Some((_, value)) if end > 0 => filled.push_str(value),
+            _ => {
+                let _always_ok = write!(filled, ":{}", &name[..end]);
+            }
+        }
+        rest = &name[end..];
+    }
+    filled.push_str(rest);
+    filled
+}
+
+/// Begins every message that writes. `READ COMMITTED`, so that a statement
+/// that comes after a lock sees what its holder has done, whatever the
+/// default. The limits bind from the next statement on. Commits are durable
+/// whatever the default; a stronger one (`remote_apply`) stays.
+pub(super) const LIMITS: &str = "
+set transaction isolation level read committed;
+select set_config('statement_timeout', :statement_timeout, true),
+    set_config('lock_timeout', :lock_timeout, true),
+    set_config('synchronous_commit', case current_setting('synchronous_commit')
+        when 'remote_apply' then 'remote_apply' else 'on' end, true),
+    set_config('leasewrap.why', :why, true),
+    set_config('leasewrap.quiet', :quiet, true);
+";
+
+/// One acquisition of a lease at a time, whatever the slot: tokens of all
+/// slots come from one row of numbers. Waits for acquisitions that still run.
+pub(super) const ONE_AT_A_TIME: &str = "
+select pg_advisory_xact_lock(:advisory_class, :advisory_key)::text;
+";
+
+/// Reads all of a lease. Always at least one row; without `slot` the lease
+/// has no row. Compares nothing. By its comment `status` tells who stands by.
+pub(super) const OBSERVE: &str = "/* leasewrap poll */
+with at as materialized (select clock_timestamp() as now)
+select pg_is_in_recovery() as in_recovery,
+    i.incarnation,
+    (extract(epoch from at.now - k.since) * 1000)::bigint as known_ms,
+    v.version,
+    v.compatible_from,
+    :session_mark,
+    (extract(epoch from at.now) * 1000000)::bigint as now_us,
+    coalesce(p.paused, false) as paused,
+    p.reason as pause_reason,
+    :row_columns
+from at
+cross join lateral (select :schema.incarnation() as incarnation) i
+left join :schema.lease_schema v on true
+left join :schema.lease_incarnation k on k.incarnation = i.incarnation
+left join :schema.lease_pause p on p.name = :name
+left join :schema.lease l on l.name = :name
+order by l.slot
+";
+
+/// The columns of a row `l` at the database's time `at.now`.
+pub(super) const ROW_COLUMNS: &str = "
+    l.slot,
+    l.holder::text as holder,
+    l.label,
+    l.value,
+    l.token,
+    l.closed_token,
+    l.revision,
+    (extract(epoch from l.ttl) * 1000000)::bigint as ttl_us,
+    (extract(epoch from l.takeover_delay) * 1000000)::bigint as takeover_delay_us,
+    l.released_at is not null as released,
+    at.now >= l.expires_at as expired,
+    (extract(epoch from l.expires_at - at.now) * 1000000)::bigint as expires_in_us,
+    (extract(epoch from at.now - l.acquired_at) * 1000000)::bigint as held_for_us,
+    (extract(epoch from least(l.acquired_at + l.hold_at_least - at.now, l.hold_at_least))
+        * 1000000)::bigint as held_back_us,
+    l.reserved_for,
+    (extract(epoch from least(l.reserved_until - at.now, l.ttl)) * 1000000)::bigint
+        as reserved_us,
+    l.incarnation as row_incarnation,
+    l.request_token,
+    l.request_kind,
+    l.request_to
+";
+
+/// Notes that the schema has met this incarnation. Zero rows: it had already.
+pub(super) const NOTE_INCARNATION: &str = "
+insert into :schema.lease_incarnation (incarnation)
+select i.incarnation from (select :schema.incarnation() as incarnation) i
+on conflict (incarnation) do nothing;
+";
+
+/// Locks the row to take, and those above our slots, before they are
+/// compared: what stands in them cannot change any more then. Fails with
+/// 55P03 where somebody else holds the row.
+pub(super) const LOCK_ROWS: &str = "
+select l.slot from :schema.lease l where l.name = :name and l.slot = :slot
+for update :nowait;
+select l.slot from :schema.lease l
+where l.name = :name and l.slot >= :slots and l.slot <> :slot
+for key share nowait;
+";
+
+/// Takes a row that is as it was watched: compares token, revision and
+/// incarnation of the row, incarnation of the server, the rows above our
+/// slots, the pause, and an instant of the database's own clock after which
+/// the acquisition counts as given up. Always one row; without a token in
+/// it, nothing was written.
+pub(super) const ACQUIRE: &str = "
+with at as materialized (
+    select clock_timestamp() as now, :schema.incarnation() as incarnation
+),
+seen as materialized (
+    select at.now, at.incarnation,
+        coalesce((select p.paused from :schema.lease_pause p where p.name = :name), false)
+            as paused,
+        at.incarnation = :server_incarnation
+            and not pg_is_in_recovery()
+            and at.now < :not_after
+            and (select count(*) = :above_count and coalesce(bool_and(:above_same), true)
+                from :schema.lease a
+                where a.name = :name and a.slot >= :slots and a.slot <> :slot)
+            as as_watched,
+        greatest(
+            coalesce((select max(a.token) from :schema.lease a where a.name = :name), 0) + 1,
+            :floor
+        ) + :jump as token
+    from at
+),
+taken as (:take)
+select taken.token, taken.revision, taken.incarnation, seen.paused
+from seen left join taken on true;
+";
+
+/// [`ACQUIRE`] where there is a row. The closed token stays: it is lower than
+/// the new one.
+pub(super) const TAKE_ROW: &str = "
+    update :schema.lease l
+    set holder = :holder, label = :label, value = :value, token = seen.token,
+        ttl = :ttl, takeover_delay = :takeover_delay, hold_at_least = :hold_at_least,
+        acquired_at = seen.now, changes = l.changes + 1, released_at = null,
+        request_token = null, request_kind = null, request_to = null, requested_at = null,
+        reserved_for = null, reserved_until = null,
+        incarnation = seen.incarnation, revision = l.revision + 1,
+        renewed_at = seen.now, expires_at = seen.now + :ttl
+    from seen
+    where seen.as_watched and not seen.paused
+        and l.name = :name and l.slot = :slot
+        and l.token = :token and l.revision = :revision
+        and l.incarnation = :row_incarnation
+    returning l.token, l.revision, l.incarnation";
+
+/// [`ACQUIRE`] where there is none.
+pub(super) const TAKE_NEW: &str = "
+    insert into :schema.lease (name, slot, holder, label, value, token, ttl, takeover_delay,
+        hold_at_least, acquired_at, changes, incarnation, revision, renewed_at, expires_at)
+    select :name, :slot, :holder, :label, :value, seen.token, :ttl, :takeover_delay,
+        :hold_at_least, seen.now, 1, seen.incarnation, 1, seen.now, seen.now + :ttl
+    from seen
+    where seen.as_watched and not seen.paused
+    on conflict (name, slot) do nothing
+    returning token, revision, incarnation";
+
+/// Closes the token of a row that is still as it was watched, so that no new
+/// transaction passes the fence: no change of a key, so it passes beside
+/// those that have. Then, and only then, ends the sessions that hold the row,
+/// where we may.
+/// The first statement has no row where nothing was closed.
+pub(super) const CLOSE_WATCHED: &str = "
+update :schema.lease l set closed_token = l.token
+where l.name = :name and l.slot = :slot
+    and l.token = :token and l.revision = :revision and l.released_at is null
+    and :schema.incarnation() = :server_incarnation
+returning l.token;
+select e.who from :schema.lease l cross join lateral :schema.end_lockers(l.name, l.slot) e
+where l.name = :name and l.slot = :slot
+    and l.token = :token and l.revision = :revision and l.closed_token = l.token;
+";
+
+/// Which sessions hold the row, for people.
+pub(super) const LOCKERS: &str = "select who from :schema.lockers(:name, :slot)";
+
+/// Renews: compares holder, token, not closed, not released. Always one row;
+/// without `revision` nothing was renewed, and the `seen_` columns say why
+/// (as of the statement's start).
+pub(super) const RENEW: &str = "
+with at as materialized (
+    select clock_timestamp() as now, :schema.incarnation() as incarnation,
+        set_config('lock_timeout', :lock_timeout, true),
+        set_config('synchronous_commit', case current_setting('synchronous_commit')
+            when 'remote_apply' then 'remote_apply' else 'on' end, true)
+),
+renewed as (
+    update :schema.lease l
+    set revision = l.revision + 1, renewed_at = at.now, expires_at = at.now + :ttl,
+        ttl = :ttl, incarnation = at.incarnation
+    from at
+    where l.name = :name and l.slot = :slot and l.holder = :holder and :same_token
+        and l.released_at is null and (l.closed_token is null or l.closed_token < l.token)
+    returning l.token, l.revision, l.incarnation,
+        l.request_token, l.request_kind, l.request_to
+)
+select renewed.token, renewed.revision, renewed.incarnation,
+    renewed.request_token, renewed.request_kind, renewed.request_to,
+    :session_mark, :seen_columns
+from at left join renewed on true
+left join :schema.lease seen on seen.name = :name and seen.slot = :slot
+";
+
+/// The mark of the session, if it is ours.
+pub(super) const SESSION_MARK: &str =
+    "coalesce(current_setting('leasewrap.session', true), '') as session";
+
+/// What tells why a row is not ours.
+pub(super) const SEEN_COLUMNS: &str = "
+    seen.holder::text as seen_holder,
+    seen.token as seen_token,
+    seen.label as seen_label,
+    seen.released_at is not null as seen_released,
+    coalesce(seen.closed_token >= seen.token, false) as seen_closed
+";
+
+/// Reads one's own row. Always one row; without `token` there is none.
+pub(super) const CHECK: &str = "
+select pg_is_in_recovery() as in_recovery,
+    seen.token, seen.revision, seen.incarnation,
+    seen.request_token, seen.request_kind, seen.request_to,
+    :session_mark, :seen_columns
+from (values (1)) one
+left join :schema.lease seen on seen.name = :name and seen.slot = :slot
+";
+
+/// Gives back: compares holder and token, and that it was not given back
+/// before (a repeated release must not stamp an incarnation that its holder
+/// never knew). A step-down's wish for the next holder becomes a reservation.
+/// Always one row: `given` now, or `before`, or `still` to be given (the
+/// statement began before somebody else's change), or none of them.
+pub(super) const RELEASE: &str = "
+with at as materialized (select clock_timestamp() as now),
+given as (
+    update :schema.lease l
+    set released_at = at.now, expires_at = at.now, revision = l.revision + 1,
+        incarnation = :incarnation,
+        reserved_for = case when l.request_token = l.token then l.request_to end,
+        reserved_until = case when l.request_token = l.token and l.request_to is not null
+            then at.now + l.ttl end
+    from at
+    where l.name = :name and l.slot = :slot and l.holder = :holder and :same_token
+        and l.released_at is null
+    returning 1
+)
+select exists (select from given) as given,
+    exists (select from :schema.lease l
+        where l.name = :name and l.slot = :slot and l.holder = :holder and :same_token
+            and l.released_at is not null) as before,
+    exists (select from :schema.lease l
+        where l.name = :name and l.slot = :slot and l.holder = :holder and :same_token
+            and l.released_at is null) as still;
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_cannot_be_left() {
+        assert_eq!(text(r"a'b\c"), r"E'a''b\\c'");
+        assert_eq!(identifier("a\"b"), "\"a\"\"b\"");
+        assert_eq!(timeout(Duration::ZERO), "'1ms'");
+        assert_eq!(
+            interval(Duration::from_millis(1500)),
+            "interval '1500000 microseconds'"
+        );
+    }
+
+    #[test]
+    fn values_are_not_looked_into() {
+        let filled = fill(
+            "select :a::text, :b, :c, x := 1",
+            &[("a", ":b"), ("b", "'::a'")],
+        );
+        assert_eq!(filled, "select :b::text, '::a', :c, x := 1");
+    }
+}

@@ -1,0 +1,139 @@
+//! Which store, and what is needed to reach it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::postgres::settings::{PgSettings, PgSource};
+use super::postgres::url::UrlError;
+
+/// Which store, and what is needed to reach it. It travels to the releaser
+/// through a sealed memfd, so it holds everything: what the environment said
+/// too.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum StoreSettings {
+    /// A PostgreSQL database.
+    Postgres(PgSettings),
+}
+
+/// What the caller's environment and directories say about the database,
+/// read once at the start.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct Surroundings {
+    /// Every `PG…` variable.
+    pub variables: BTreeMap<String, String>,
+    /// The home directory: for the password file and TLS files.
+    pub home: Option<PathBuf>,
+    /// The name of the user that runs leasewrap: the role's default.
+    pub user: Option<String>,
+    /// The working directory: for relative paths.
+    pub directory: PathBuf,
+}
+
+impl Surroundings {
+    /// Takes what counts from the caller's environment: `PG…` and `HOME`.
+    /// `user` is the name of the effective user.
+    pub fn new(
+        environment: impl IntoIterator<Item = (String, String)>,
+        user: Option<String>,
+        directory: PathBuf,
+    ) -> Self {
+        let mut variables = BTreeMap::new();
+        let mut home = None;
+        for (name, value) in environment {
+            if name.starts_with("PG") {
+                variables.insert(name, value);
+            } else if name == "HOME" && !value.is_empty() {
+                home = Some(PathBuf::from(value));
+            }
+        }
+        Self {
+            variables,
+            home,
+            user,
+            directory,
+        }
+    }
+}
+
+// Not derived: PGPASSWORD is among the variables.
+impl std::fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Surroundings").finish_non_exhaustive()
+    }
+}
+
+/// Where the database is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Given<'a> {
+    /// `--db`, once or several times.
+    Urls(&'a [String]),
+    /// `--db-file`.
+    File(&'a Path),
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// Neither `--db` nor `--db-file`.
+    #[error("no database is named; give --db postgres://USER@HOST/DATABASE or --db-file PATH")]
+    Nothing,
+    /// A URL is wrong.
+    #[error("{flag}: {error}")]
+    Url {
+        /// The flag that named it.
+        flag: &'static str,
+        /// What is wrong with it.
+        error: UrlError,
+    },
+    /// The file cannot be read.
+    #[error("--db-file {path}: cannot read it: {error}")]
+    File {
+        /// Its path.
+        path: String,
+        /// Why not.
+        error: String,
+    },
+    /// The schema's name cannot be one.
+    #[error("--schema {name:?}: {why}")]
+    Schema {
+        /// The name seen.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+impl StoreSettings {
+    /// Reads and checks everything that can be checked without connecting.
+    ///
+    /// # Errors
+    /// [`SettingsError`] is one clear line, with no password in it.
+    pub fn new(
+        given: Given<'_>,
+        schema: &str,
+        surroundings: Surroundings,
+    ) -> Result<Self, SettingsError> {
+        let source = match given {
+            Given::Urls([]) => return Err(SettingsError::Nothing),
+            Given::Urls(urls) => PgSource::Urls(urls.to_vec()),
+            Given::File(path) => PgSource::File(surroundings.directory.join(path)),
+        };
+        Ok(Self::Postgres(PgSettings::new(
+            source,
+            schema,
+            surroundings,
+        )?))
+    }
+
+    /// How long a statement may run on the server at most, whatever its own
+    /// call allows: `--call-timeout`. Set once per connection, it costs nothing.
+    #[must_use]
+    pub fn call_limit(self, limit: Duration) -> Self {
+        match self {
+            Self::Postgres(settings) => Self::Postgres(settings.call_limit(limit)),
+        }
+    }
+}

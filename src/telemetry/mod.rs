@@ -1,0 +1,157 @@
+//! The log on standard error: what is logged, in which shape, and that it
+//! never delays anything.
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::time::SystemTime;
+
+pub mod ending;
+pub mod format;
+pub mod transition;
+mod writer;
+
+use format::Text;
+use writer::Queue;
+
+/// The last line has this target: it is written whatever the filter says,
+/// unless the end is a good one.
+const LAST: &str = "leasewrap::ended";
+
+/// How long an exit waits for standard error to take what is left.
+const FLUSH: Duration = Duration::from_millis(200);
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogOptions {
+    /// The shape of a line.
+    pub format: Format,
+    /// What is logged.
+    pub detail: Detail,
+}
+
+/// The shape of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One line for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Detail {
+    /// `-q`: warnings and worse; nothing at a good end.
+    Quiet,
+    /// Transitions.
+    Usual,
+    /// `-v`: renewals too.
+    Verbose,
+    /// `-vv`.
+    Everything,
+    /// A filter as [`check_filter`] has passed it.
+    Filter(String),
+}
+
+/// The log, once it is set up.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    queue: Queue,
+}
+
+impl Telemetry {
+    /// Sets up the log of this process. It starts a thread, so the guard must
+    /// have been spawned before.
+    ///
+    /// # Errors
+    /// When there can be no thread, or a log is set up already.
+    pub fn start(options: &LogOptions) -> io::Result<Self> {
+        let queue = Queue::start()?;
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(filter(&options.detail))
+            .with_writer(queue.clone())
+            .with_ansi(false)
+            .log_internal_errors(false);
+        match options.format {
+            Format::Text => {
+                let colours = colours(&io::stderr());
+                builder.event_format(Text { colours }).try_init()
+            }
+            Format::Json => builder
+                .json()
+                .with_timer(SystemTime)
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false)
+                .try_init(),
+        }
+        .map_err(io::Error::other)?;
+        Ok(Self { queue })
+    }
+
+    /// How many lines standard error did not take.
+    pub fn dropped(&self) -> u64 {
+        self.queue.dropped()
+    }
+
+    /// Writes what is left, in at most 200 ms. To be called before every
+    /// exit and every execution of another program.
+    pub fn flush(&self) {
+        self.queue.flush(FLUSH);
+    }
+
+    /// Says how it ended, in the last line, and flushes.
+    pub fn end(&self, ending: &ending::Ending<'_>) {
+        self.queue.urgently(|| ending.log());
+        self.flush();
+    }
+}
+
+/// Checks a filter's text.
+///
+/// # Errors
+/// A fragment for people.
+pub fn check_filter(text: &str) -> Result<String, String> {
+    EnvFilter::builder()
+        .parse(text)
+        .map(|_| text.to_owned())
+        .map_err(|error| {
+            format!("is no filter ({error}); give one such as info, or leasewrap=debug,sqlx=warn")
+        })
+}
+
+fn filter(detail: &Detail) -> EnvFilter {
+    let (chosen, end) = match detail {
+        Detail::Quiet => ("warn,sqlx=error", "warn"),
+        // The store logs its failures itself, with what to do.
+        Detail::Usual => ("warn,leasewrap=info,sqlx=error", "info"),
+        Detail::Verbose => ("warn,leasewrap=debug,sqlx=error", "info"),
+        Detail::Everything => ("trace", "info"),
+        Detail::Filter(filter) => (filter.as_str(), "warn"),
+    };
+    EnvFilter::new(format!("{chosen},{LAST}={end}"))
+}
+
+/// Whether colours help there: on a terminal, unless `NO_COLOR` is set (to
+/// anything but the empty text, see no-color.org) or the terminal is dumb.
+pub fn colours(stream: &impl IsTerminal) -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    stream.is_terminal()
+        && !set("NO_COLOR")
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_checked_when_it_is_read() {
+        assert!(check_filter("leasewrap=debug,sqlx=warn").is_ok());
+        assert!(check_filter("off").is_ok());
+        assert!(check_filter("leasewrap=loud").is_err());
+        assert!(check_filter("a=b=c").is_err());
+    }
+}

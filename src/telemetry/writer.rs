@@ -1,0 +1,301 @@
+//! Lines to standard error that never delay whoever writes them.
+//!
+//! Standard error may be a pipe that nobody reads, a terminal that was
+//! stopped (Ctrl-S), or closed, and it is shared with the worker, so that
+//! `O_NONBLOCK` is out of the question: it belongs to the open file and not
+//! to the descriptor (`open(2)`). So a thread writes and blocks in our place,
+//! behind a queue with a limit; what the queue cannot take is counted.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::SigSet;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// The most that waits to be written, in bytes.
+const LIMIT: usize = 128 * 1024;
+
+/// Of the writing thread, which formats one short line at the most.
+const STACK: usize = 128 * 1024;
+
+/// Where lines are put; clones are the same queue.
+#[derive(Debug, Clone)]
+pub struct Queue(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// A line came.
+    filled: Condvar,
+    /// Nothing waits any more.
+    drained: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lines: VecDeque<Vec<u8>>,
+    bytes: usize,
+    /// A line was taken and is being written.
+    writing: bool,
+    /// Lines that were dropped and not told of yet.
+    untold: u64,
+    /// All lines that were ever dropped.
+    dropped: u64,
+    /// The next line must not be dropped.
+    urgent: bool,
+}
+
+impl Queue {
+    /// Starts the thread that writes to standard error.
+    ///
+    /// # Errors
+    /// When there can be no thread.
+    pub fn start() -> io::Result<Self> {
+        Self::start_with(StandardError)
+    }
+
+    fn start_with(sink: impl Write + Send + 'static) -> io::Result<Self> {
+        let queue = Self(Arc::new(Shared {
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            drained: Condvar::new(),
+        }));
+        let shared = Arc::clone(&queue.0);
+        thread::Builder::new()
+            .name("lw-log".to_owned())
+            .stack_size(STACK)
+            .spawn(move || shared.write_all(sink))?;
+        Ok(queue)
+    }
+
+    /// Takes a line, or counts it as dropped. Never waits.
+    fn push(&self, line: &[u8]) {
+        let mut state = self.0.lock();
+        let full = state.bytes + line.len() > LIMIT;
+        if full && !state.urgent {
+            state.dropped += 1;
+            state.untold += 1;
+            return;
+        }
+        state.bytes += line.len();
+        state.lines.push_back(line.to_vec());
+        drop(state);
+        self.0.filled.notify_one();
+    }
+
+    /// Has lines taken that `log` writes, even where the queue is full.
+    pub fn urgently(&self, log: impl FnOnce()) {
+        self.0.lock().urgent = true;
+        log();
+        self.0.lock().urgent = false;
+    }
+
+    /// Waits until everything is written, for at most `limit`.
+    pub fn flush(&self, limit: Duration) {
+        let waiting = |state: &mut State| state.writing || !state.lines.is_empty();
+        drop(
+            self.0
+                .drained
+                .wait_timeout_while(self.0.lock(), limit, waiting),
+        );
+    }
+
+    /// How many lines were dropped so far.
+    pub fn dropped(&self) -> u64 {
+        self.0.lock().dropped
+    }
+}
+
+impl Shared {
+    /// Nothing panics while it holds the lock; were it so, the state would
+    /// still be good to go on with.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_all(&self, mut sink: impl Write) {
+        // With SIGTTOU blocked a terminal takes output from a background job
+        // (termios(3), TOSTOP) instead of stopping leasewrap; SIGPIPE, which
+        // goes to the thread that wrote, stays pending and the write answers
+        // EPIPE. All others are for the main thread.
+        if SigSet::all().thread_block().is_err() {
+            // Then SIGPIPE or SIGTTOU may come after all; lines matter less.
+            return;
+        }
+        loop {
+            let line = self.next();
+            let written = sink.write_all(&line).is_ok();
+            let untold = self.done(written);
+            if untold > 0 {
+                self.lock().urgent = true;
+                tracing::warn!(
+                    event = "log-dropped",
+                    lines = untold,
+                    "standard error did not take {untold} lines of this log"
+                );
+                self.lock().urgent = false;
+            }
+        }
+    }
+
+    fn next(&self) -> Vec<u8> {
+        let mut state = self.lock();
+        loop {
+            if let Some(line) = state.lines.pop_front() {
+                state.bytes -= line.len();
+                state.writing = true;
+                return line;
+            }
+            state = self
+                .filled
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// How many dropped lines are to be told of, now that writing works.
+    fn done(&self, written: bool) -> u64 {
+        let mut state = self.lock();
+        state.writing = false;
+        if !written {
+            state.dropped += 1;
+            state.untold += 1;
+        }
+        let untold = if written {
+            std::mem::take(&mut state.untold)
+        } else {
+            0
+        };
+        // The line that tells of them comes first.
+        if state.lines.is_empty() && untold == 0 {
+            self.drained.notify_all();
+        }
+        untold
+    }
+}
+
+/// Descriptor 2, whatever it is.
+struct StandardError;
+
+impl Write for StandardError {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        loop {
+            match nix::unistd::write(io::stderr(), line) {
+                Ok(written) => return Ok(written),
+                // Somebody else made the open file non-blocking.
+                Err(nix::Error::EAGAIN) => wait_for_room()?,
+                Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn wait_for_room() -> io::Result<()> {
+    use std::os::fd::AsFd;
+    let stderr = io::stderr();
+    let mut descriptors = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut descriptors, PollTimeout::NONE)?;
+    Ok(())
+}
+
+/// One event's line on its way into the queue.
+#[derive(Debug)]
+pub struct Line<'a>(&'a Queue);
+
+impl Write for Line<'_> {
+    /// The subscriber hands over a whole line at once.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Queue {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// Writes what it is let to write.
+    struct Gate {
+        open: Receiver<bool>,
+        came: Sender<Vec<u8>>,
+    }
+
+    impl Write for Gate {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.came.send(line.to_vec()).map_err(io::Error::other)?;
+            match self.open.recv() {
+                Ok(true) => Ok(line.len()),
+                Ok(false) | Err(_) => Err(io::Error::from(io::ErrorKind::BrokenPipe)),
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn gated() -> (Queue, Sender<bool>, Receiver<Vec<u8>>) {
+        let (open, opened) = channel();
+        let (came, comes) = channel();
+        let queue = Queue::start_with(Gate { open: opened, came }).expect("a thread");
+        (queue, open, comes)
+    }
+
+    #[test]
+    fn a_sink_that_stands_still_delays_nobody_and_what_is_dropped_is_counted() {
+        let (queue, open, comes) = gated();
+        queue.push(b"first\n");
+        assert_eq!(comes.recv_timeout(LONG), Ok(b"first\n".to_vec()));
+        let line = vec![b'x'; 1024];
+        for _ in 0..200 {
+            queue.push(&line);
+        }
+        assert_eq!(queue.dropped(), 200 - 128);
+        queue.flush(Duration::from_millis(10));
+        queue.urgently(|| queue.push(b"last\n"));
+        assert_eq!(queue.dropped(), 200 - 128);
+        for _ in 0..130 {
+            open.send(true).expect("the thread waits");
+        }
+        queue.flush(LONG);
+        let lines: Vec<_> = comes.try_iter().collect();
+        assert_eq!(lines.len(), 129);
+        assert_eq!(lines.last(), Some(&b"last\n".to_vec()));
+    }
+
+    #[test]
+    fn a_broken_sink_counts_and_flush_still_returns() {
+        let (queue, open, _comes) = gated();
+        open.send(false).expect("the thread waits");
+        open.send(false).expect("the thread waits");
+        queue.push(b"a\n");
+        queue.push(b"b\n");
+        queue.flush(LONG);
+        assert_eq!(queue.dropped(), 2);
+    }
+}

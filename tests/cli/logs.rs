@@ -1,0 +1,192 @@
+//! What is said on stderr: stable names, one line per transition, one last
+//! line that explains the end.
+
+use crate::leasewrap;
+use crate::support::leasewrap::{events, holder, lease_name};
+use crate::support::server::shared;
+use crate::support::wait::SOON;
+use crate::support::witness::Log;
+
+#[test]
+fn json_lines_with_stable_names_and_fields() {
+    let name = lease_name("json");
+    let ended = holder(&shared().url(), &name)
+        .ttl("9s")
+        .sh("exit 0")
+        .run()
+        .code(0);
+    for line in &ended.log {
+        let line: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        for field in ["timestamp", "level", "event", "message"] {
+            assert!(
+                line.get(field).is_some_and(serde_json::Value::is_string),
+                "{field}: {line}"
+            );
+        }
+    }
+    let acquired = &events(&ended.log, "acquired")[0];
+    assert_eq!(acquired["name"], name.as_str());
+    assert_eq!(acquired["slot"], 0);
+    let row = shared().psql(&format!(
+        "select holder, token from leasewrap.lease where name = '{name}'"
+    ));
+    assert_eq!(
+        format!(
+            "{}|{}",
+            acquired["holder"].as_str().unwrap(),
+            acquired["token"]
+        ),
+        row
+    );
+    assert!(acquired["revision"].is_i64());
+    let deadline = acquired["deadline_ms"].as_i64().unwrap();
+    assert!(
+        (5_000..=8_100).contains(&deadline),
+        "ttl less the margin: {deadline}"
+    );
+    assert_eq!(events(&ended.log, "released").len(), 1, "{:?}", ended.log);
+    assert!(
+        events(&ended.log, "renewed").is_empty(),
+        "renewals are at debug"
+    );
+}
+
+#[test]
+fn renewals_at_debug() {
+    let ended = leasewrap()
+        .ttl("1s")
+        .switch("-v")
+        .sh("sleep 1")
+        .run()
+        .code(0);
+    let renewed = events(&ended.log, "renewed");
+    assert!(renewed.len() >= 2, "{:?}", ended.log);
+    assert_eq!(renewed[0]["level"], "DEBUG");
+    let revision = |index: usize| renewed[index]["revision"].as_i64().unwrap();
+    assert_eq!(revision(1), revision(0) + 1);
+}
+
+#[test]
+fn a_filter_by_flag_and_variable() {
+    let by_flag = leasewrap()
+        .option("--log", "error")
+        .sh("true")
+        .run()
+        .code(0);
+    assert!(by_flag.log.is_empty(), "{:?}", by_flag.log);
+    let by_variable = leasewrap()
+        .env("LEASEWRAP_LOG", "error")
+        .sh("true")
+        .run()
+        .code(0);
+    assert!(by_variable.log.is_empty(), "{:?}", by_variable.log);
+}
+
+#[test]
+fn quiet_is_silent_at_a_good_end() {
+    for builder in [leasewrap(), leasewrap().text()] {
+        let ended = builder.switch("-q").sh("echo worker").run().code(0);
+        assert!(ended.log.is_empty(), "{:?}", ended.log);
+        assert_eq!(ended.out, "worker\n");
+    }
+    let leasewrap = leasewrap().switch("-q").worker(&["sleep", "1000"]).spawn();
+    leasewrap.worker();
+    leasewrap.signal(libc::SIGTERM);
+    let ended = leasewrap.end().code(143);
+    assert!(
+        ended.log.is_empty(),
+        "what was asked for is a good end: {:?}",
+        ended.log
+    );
+}
+
+#[test]
+fn quiet_still_says_what_went_wrong() {
+    let name = lease_name("quiet");
+    let first = holder(&shared().url(), &name)
+        .switch("-q")
+        .worker(&["sleep", "1000"])
+        .spawn();
+    first.worker();
+    let ended = holder(&shared().url(), &name)
+        .switch("-q")
+        .switch("--no-wait")
+        .sh("true")
+        .run()
+        .code(121);
+    assert_eq!(ended.log.len(), 1, "{:?}", ended.log);
+    shared().psql(&format!(
+        "update leasewrap.lease set token = token + 1 where name = '{name}'"
+    ));
+    let ended = first.end().code(122);
+    assert!(ended.last_line().contains("lost"), "{:?}", ended.log);
+}
+
+#[test]
+fn text_lines_for_people() {
+    let ended = leasewrap().text().sh("exit 3").run().code(3);
+    assert!(
+        ended
+            .log
+            .iter()
+            .all(|line| !line.starts_with('{') && !line.contains('\x1b')),
+        "{:?}",
+        ended.log
+    );
+    assert!(
+        ended.says(&["acquired"]) && ended.says(&["released"]),
+        "{:?}",
+        ended.log
+    );
+    assert!(ended.last_line().contains("exit code 3"), "{:?}", ended.log);
+}
+
+#[test]
+fn every_end_has_its_last_line() {
+    let killed = leasewrap().sh("kill -SEGV $$").run().code(139);
+    assert!(killed.last_line().contains("SIGSEGV"), "{:?}", killed.log);
+    let missing = leasewrap().worker(&["no-such-program"]).run().code(127);
+    assert!(
+        missing.last_line().contains("no-such-program"),
+        "{:?}",
+        missing.log
+    );
+    let leasewrap = leasewrap().worker(&["sleep", "1000"]).spawn();
+    leasewrap.worker();
+    crate::support::sys::kill(leasewrap.guard(), libc::SIGKILL);
+    let ended = leasewrap.end().code(125);
+    assert!(ended.last_line().contains("guard"), "{:?}", ended.log);
+}
+
+#[test]
+fn a_late_renewal_is_a_warning() {
+    let proxy = crate::support::proxy::Proxy::to(shared().port());
+    let log = Log::new();
+    let builder = holder(&proxy.url("postgres"), &lease_name("late")).ttl("6s");
+    let leasewrap = builder.worker(&log.worker(&[])).spawn();
+    log.wait_newer(0, SOON);
+    proxy.cut();
+    leasewrap.wait_event("call-failed");
+    proxy.mend();
+    let line = leasewrap.wait_event("renewed-late");
+    assert_eq!(line["level"], "WARN");
+}
+
+#[test]
+fn a_lost_lease_is_told_as_it_happens() {
+    let proxy = crate::support::proxy::Proxy::to(shared().port());
+    let log = Log::new();
+    let builder = holder(&proxy.url("postgres"), &lease_name("lost")).ttl("2s");
+    let leasewrap = builder.worker(&log.worker(&["ignore=15"])).spawn();
+    log.wait_newer(0, SOON);
+    proxy.cut();
+    leasewrap.wait_event("losing");
+    leasewrap.wait_event("lost");
+    let ended = leasewrap.end().code(122);
+    let kinds: Vec<&str> = ["losing", "lost"]
+        .into_iter()
+        .filter(|kind| events(&ended.log, kind).len() == 1)
+        .collect();
+    assert_eq!(kinds, ["losing", "lost"], "once each: {:?}", ended.log);
+}

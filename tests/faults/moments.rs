@@ -1,0 +1,74 @@
+//! A kill at any moment of leasewrap's life leaves nobody alive, and the
+//! lease free for the next one at once.
+
+use std::time::Duration;
+
+use crate::scene::Scene;
+use crate::support::leasewrap::guard_of;
+use crate::support::server::shared;
+use crate::support::wait::{SOON, maybe, until_true};
+use crate::support::{proc, sys};
+
+/// So long that waiting it out would fail the test.
+const TTL: Duration = Duration::from_secs(60);
+
+/// Kills after more and more time: from before the guard is there until
+/// after the worker runs.
+fn killed_at_any_moment(fault: &str, kill: impl Fn(i32)) {
+    let scene = Scene::new(fault, TTL);
+    for round in 0..24 {
+        let leasewrap = scene
+            .leasewrap(&shared().url(), &["daemon", "ignore=15"])
+            .spawn();
+        // Rounds differ in what has happened by then; each is as good as another.
+        std::thread::sleep(Duration::from_millis(4 * round));
+        kill(leasewrap.pid());
+        until_true("nobody of it is alive", SOON, || {
+            leasewrap.alive().is_empty()
+        });
+        leasewrap.end();
+    }
+    let last = scene.log.spans().last().map_or(0, |(token, _, _)| *token);
+    let next = scene
+        .leasewrap(&shared().url(), &["exit-after=200"])
+        .option("--wait", "10s");
+    next.run().code(0);
+    let seen = scene.handed_over(last, SOON);
+    assert!(seen.overlap_ms <= 0.0);
+    assert!(
+        scene
+            .log
+            .hand_overs()
+            .iter()
+            .all(|seen| seen.overlap_ms <= 0.0)
+    );
+}
+
+#[test]
+fn keeper_killed_at_any_moment() {
+    killed_at_any_moment("keeper-killed-at-any-moment", |keeper| {
+        sys::kill(keeper, libc::SIGKILL);
+    });
+}
+
+#[test]
+fn keeper_terminated_at_any_moment() {
+    killed_at_any_moment("keeper-terminated-at-any-moment", |keeper| {
+        sys::kill(keeper, libc::SIGTERM);
+        // The worker ignores TERM; a second one, late enough, cuts the wait short.
+        maybe(Duration::from_millis(700), || {
+            (!proc::alive(keeper)).then_some(())
+        });
+        sys::kill(keeper, libc::SIGTERM);
+    });
+}
+
+#[test]
+fn guard_killed_at_any_moment() {
+    killed_at_any_moment("guard-killed-at-any-moment", |keeper| {
+        match maybe(SOON, || guard_of(keeper)) {
+            Some(guard) => sys::kill(guard, libc::SIGKILL),
+            None => panic!("there never was a guard"),
+        };
+    });
+}

@@ -1,0 +1,227 @@
+//! SIGKILL, SIGSTOP and crash of leasewrap's own processes.
+
+use std::time::Duration;
+
+use crate::scene::Scene;
+use crate::support::server::shared;
+use crate::support::wait::{SOON, until, until_true};
+use crate::support::{proc, sys};
+
+/// So long that waiting it out would be seen in the gap.
+const LONG: Duration = Duration::from_secs(20);
+/// For faults that end at the deadline.
+const SHORT: Duration = Duration::from_secs(3);
+/// A worker that does what it can to live on.
+const STUBBORN: [&str; 4] = ["children=2", "daemon", "ignore=15", "ignore=1"];
+/// Far below the ttl, far above what a loaded machine needs.
+const QUICK: f64 = 5_000.0;
+
+#[test]
+fn keeper_sigkill() {
+    let scene = Scene::new("keeper-sigkill", LONG);
+    let (holder, token) = scene.hold(&shared().url(), &STUBBORN);
+    let _standby = scene.stand_by(&shared().url());
+    holder.signal(libc::SIGKILL);
+    let seen = scene.handed_over(token, SOON);
+    assert!(
+        seen.gap_ms() < QUICK,
+        "the lease was not released: {seen:?}"
+    );
+    assert_eq!(holder.end().code, 137);
+}
+
+#[test]
+fn keeper_crashes_by_every_fault_signal() {
+    // Rust's own handlers for SEGV and BUS would swallow the first one.
+    let all = [
+        libc::SIGABRT,
+        libc::SIGSEGV,
+        libc::SIGBUS,
+        libc::SIGILL,
+        libc::SIGFPE,
+        libc::SIGTRAP,
+        libc::SIGSYS,
+    ];
+    for signal in all {
+        let scene = Scene::new(&format!("keeper-crash-{signal}"), LONG);
+        let (holder, token) = scene.hold(&shared().url(), &["children=1"]);
+        let _standby = scene.stand_by(&shared().url());
+        holder.signal(signal);
+        let seen = scene.handed_over(token, SOON);
+        assert!(
+            seen.gap_ms() < QUICK,
+            "the lease was not released: {seen:?}"
+        );
+        assert_eq!(holder.end().code, 128 + signal);
+    }
+}
+
+#[test]
+fn keeper_sigstop() {
+    let scene = Scene::new("keeper-sigstop", SHORT);
+    let (holder, token) = scene.hold(&shared().url(), &STUBBORN);
+    let _standby = scene.stand_by(&shared().url());
+    holder.signal(libc::SIGSTOP);
+    let seen = scene.handed_over(token, SOON);
+    // The guard releases at the deadline: nobody has to watch the row.
+    assert!(
+        seen.gap_ms() < 1_500.0,
+        "the guard did not release: {seen:?}"
+    );
+    let ended = holder.end();
+    assert!(
+        [122, 137].contains(&ended.code),
+        "whoever started it sees an end: {ended:?}"
+    );
+}
+
+#[test]
+fn guard_sigkill() {
+    let scene = Scene::new("guard-sigkill", LONG);
+    let (holder, token) = scene.hold(&shared().url(), &STUBBORN);
+    let _standby = scene.stand_by(&shared().url());
+    sys::kill(holder.guard(), libc::SIGKILL);
+    let seen = scene.handed_over(token, SOON);
+    assert!(
+        seen.gap_ms() < QUICK,
+        "the lease was not released: {seen:?}"
+    );
+    holder.end().code(125);
+}
+
+#[test]
+fn guard_crashes() {
+    for signal in [libc::SIGSEGV, libc::SIGABRT] {
+        let scene = Scene::new(&format!("guard-crash-{signal}"), LONG);
+        let (holder, token) = scene.hold(&shared().url(), &["children=1", "daemon"]);
+        let _standby = scene.stand_by(&shared().url());
+        sys::kill(holder.guard(), signal);
+        let seen = scene.handed_over(token, SOON);
+        assert!(
+            seen.gap_ms() < QUICK,
+            "the lease was not released: {seen:?}"
+        );
+        holder.end().code(125);
+    }
+}
+
+#[test]
+fn guard_sigstop_once_is_undone() {
+    let scene = Scene::new("guard-sigstop-once", SHORT);
+    let (holder, token) = scene.hold(&shared().url(), &["children=1"]);
+    let guard = holder.guard();
+    sys::kill(guard, libc::SIGSTOP);
+    until_true("the guard is woken", scene.ttl(1.0), || {
+        proc::state(guard) != Some('T')
+    });
+    scene.goes_on(token, scene.ttl(1.5), "a stopped guard");
+    holder.signal(libc::SIGTERM);
+    holder.end().code(143);
+}
+
+#[test]
+fn guard_sigstop_for_good() {
+    let scene = Scene::new("guard-sigstop", SHORT);
+    let (mut holder, token) = scene.hold(&shared().url(), &STUBBORN);
+    let _standby = scene.stand_by(&shared().url());
+    let guard = holder.guard();
+    // Whenever it is woken, it is stopped again.
+    let ended = until("the keeper gives the guard up", SOON, || {
+        if proc::comm(guard).as_deref() == Some("lw-guard") && proc::state(guard) != Some('T') {
+            sys::kill(guard, libc::SIGSTOP);
+        }
+        holder.ended()
+    });
+    assert!(
+        [122, 125].contains(&ended),
+        "ended with {ended}: {:?}",
+        holder.log()
+    );
+    scene.handed_over(token, SOON);
+}
+
+#[test]
+fn both_sigkill() {
+    let scene = Scene::new("both-sigkill", SHORT);
+    let (holder, token) = scene.hold(&shared().url(), &[]);
+    let _standby = scene.stand_by(&shared().url());
+    let guard = holder.guard();
+    let worker = holder.worker();
+    sys::kill(guard, libc::SIGKILL);
+    holder.signal(libc::SIGKILL);
+    until_true("the worker dies by its parent-death signal", SOON, || {
+        !proc::alive(worker)
+    });
+    scene.handed_over(token, SOON);
+}
+
+#[test]
+fn both_sigstop() {
+    let scene = Scene::new("both-sigstop", SHORT);
+    let (holder, token) = scene.hold(&shared().url(), &["ignore=15"]);
+    let _standby = scene.stand_by(&shared().url());
+    let guard = holder.guard();
+    // The guard first: a keeper that sees it stopped would wake it.
+    holder.signal(libc::SIGSTOP);
+    sys::kill(guard, libc::SIGSTOP);
+    scene.handed_over(token, SOON);
+    assert_eq!(holder.end().code, 137, "the keeper's own timer ends it");
+    until_true("the guard's own timer has ended it", SOON, || {
+        !proc::alive(guard)
+    });
+}
+
+#[test]
+fn a_worker_that_daemonizes_and_ignores_term_and_flees() {
+    let scene = Scene::new("worker-flees", LONG);
+    let stubborn = ["children=3", "daemon", "chains=4", "ignore=15"];
+    let (holder, token) = scene.hold(&shared().url(), &stubborn);
+    let _standby = scene.stand_by(&shared().url());
+    holder.signal(libc::SIGKILL);
+    let seen = scene.handed_over(token, LONG + SOON);
+    assert!(seen.gap_ms() < 2.0 * QUICK, "{seen:?}");
+}
+
+#[test]
+fn an_orderly_stop_of_a_worker_that_ignores_it() {
+    let scene = Scene::new("term-ignored", LONG);
+    let leasewrap = scene
+        .leasewrap(&shared().url(), &STUBBORN)
+        .option("--stop-timeout", "500ms");
+    let (holder, token) = scene.start(leasewrap, &STUBBORN);
+    let _standby = scene.stand_by(&shared().url());
+    holder.signal(libc::SIGTERM);
+    let seen = scene.handed_over(token, SOON);
+    assert!(seen.gap_ms() < QUICK, "{seen:?}");
+    holder.end().code(137);
+}
+
+#[test]
+fn a_worker_that_leaves_a_daemon_behind() {
+    let scene = Scene::new("daemon-left", LONG);
+    let worker = [
+        "daemon",
+        "children=1",
+        "ignore=15",
+        "exit-after=400",
+        "exit-code=3",
+    ];
+    let leasewrap = scene
+        .leasewrap(&shared().url(), &worker)
+        .option("--stop-timeout", "400ms");
+    let (holder, token) = scene.start(leasewrap, &worker);
+    let _standby = scene.stand_by(&shared().url());
+    let seen = scene.handed_over(token, SOON);
+    assert!(seen.gap_ms() < QUICK, "{seen:?}");
+    holder.end().code(3);
+}
+
+#[test]
+fn a_worker_whose_first_thread_has_ended() {
+    let scene = Scene::new("leader-gone", LONG);
+    let (holder, token) = scene.hold(&shared().url(), &["leader-gone", "ignore=15"]);
+    let _standby = scene.stand_by(&shared().url());
+    holder.signal(libc::SIGKILL);
+    let seen = scene.handed_over(token, SOON);
+    assert!(seen.gap_ms() < QUICK, "{seen:?}");
+}

@@ -1,0 +1,7 @@
+//! The stores: one suite that each passes, and what concerns only one.
+
+mod bench;
+mod conformance;
+mod postgres;
+#[path = "../support/mod.rs"]
+mod support;

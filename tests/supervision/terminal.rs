@@ -1,0 +1,285 @@
+//! Job control on a terminal, under a real bash and as a session leader.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::leasewrap;
+use crate::support::leasewrap::{Builder, guard_of, holder, lease_name};
+use crate::support::pty::Terminal;
+use crate::support::server::shared;
+use crate::support::wait::{SOON, maybe, until, until_true};
+use crate::support::witness::Log;
+use crate::support::{proc, sys};
+
+const CTRL_C: &str = "\x03";
+const CTRL_Z: &str = "\x1a";
+const CTRL_BACKSLASH: &str = "\x1c";
+
+/// A leasewrap's command line as a shell reads it.
+pub fn line(builder: &Builder) -> String {
+    let quoted = |word: &String| format!("'{}'", word.replace('\'', r"'\''"));
+    builder
+        .words()
+        .iter()
+        .map(quoted)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// The keeper of the terminal's only leasewrap, and its guard.
+fn processes(terminal: &Terminal) -> (i32, i32) {
+    let keeper = until("the keeper", SOON, || {
+        terminal.named("leasewrap").first().copied()
+    });
+    let guard = until("the guard", SOON, || guard_of(keeper));
+    (keeper, guard)
+}
+
+fn stopped(pid: i32) -> bool {
+    proc::state(pid) == Some('T')
+}
+
+fn group(pid: i32) -> i32 {
+    nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(pid))).map_or(0, nix::unistd::Pid::as_raw)
+}
+
+#[test]
+fn ctrl_c_is_the_workers_business() {
+    let terminal = Terminal::bash();
+    let log = Log::new();
+    terminal.line(&line(&leasewrap().worker(&log.worker(&["report"]))));
+    log.wait_newer(0, SOON);
+    terminal.type_text(CTRL_C);
+    terminal.wait("signal 02");
+    terminal.type_text(CTRL_BACKSLASH);
+    terminal.wait("signal 03");
+    terminal.type_text(CTRL_C);
+    terminal.wait_count("signal 02", 2);
+    // The last thing to come: whatever leasewrap had passed on would be here.
+    let (keeper, _) = processes(&terminal);
+    sys::kill(keeper, libc::SIGUSR1);
+    terminal.wait("signal 10");
+    assert_eq!(
+        terminal.screen().matches("signal 02").count(),
+        2,
+        "from the kernel alone"
+    );
+    assert!(!terminal.screen().contains("signal 15") && !terminal.screen().contains("stopping"));
+}
+
+#[test]
+fn ctrl_c_ends_a_worker_that_does_not_mind() {
+    let terminal = Terminal::bash();
+    let log = Log::new();
+    terminal.line(&format!(
+        "{}; echo code $?",
+        line(&leasewrap().worker(&log.worker(&[])))
+    ));
+    log.wait_newer(0, SOON);
+    terminal.type_text(CTRL_C);
+    terminal.wait("code 130");
+}
+
+#[test]
+fn ctrl_z_stops_the_job_and_fg_and_bg_wake_it() {
+    let terminal = Terminal::bash();
+    let log = Log::new();
+    terminal.line(&line(&leasewrap().ttl("20s").worker(&log.worker(&[]))));
+    let token = log.wait_newer(0, SOON);
+    let (keeper, guard) = processes(&terminal);
+    let worker = log.processes(token)[0];
+    assert_eq!(
+        group(worker),
+        group(keeper),
+        "the worker is in leasewrap's group"
+    );
+    for (round, wake) in ["fg", "bg"].into_iter().enumerate() {
+        terminal.type_text(CTRL_Z);
+        terminal.wait_count("Stopped", round + 1);
+        assert!(stopped(worker) && stopped(keeper), "both have stopped");
+        assert!(!stopped(guard), "the guard never stops");
+        let seen = log.stamps().len();
+        terminal.line(wake);
+        until_true("the worker works again", SOON, || {
+            log.stamps().len() > seen + 5
+        });
+        until_true("the keeper too", SOON, || !stopped(keeper));
+    }
+    terminal.line("fg");
+    until_true("it is in the foreground", SOON, || {
+        terminal.foreground() == group(keeper)
+    });
+    terminal.type_text(CTRL_C);
+    until_true("it has ended", SOON, || {
+        !proc::alive(keeper) && !proc::alive(worker)
+    });
+}
+
+#[test]
+fn a_stopped_job_is_dead_by_its_deadline() {
+    let terminal = Terminal::bash();
+    let log = Log::new();
+    let name = lease_name("stopped-job");
+    let url = shared().url();
+    terminal.line(&line(
+        &holder(&url, &name)
+            .ttl("2s")
+            .worker(&log.worker(&["daemon"])),
+    ));
+    let token = log.wait_newer(0, SOON);
+    let standby = holder(&url, &name)
+        .ttl("2s")
+        .worker(&log.worker(&[]))
+        .spawn();
+    standby.wait_event("waiting");
+    terminal.type_text(CTRL_Z);
+    terminal.wait("Stopped");
+    log.wait_newer(token, SOON);
+    assert!(log.hand_overs().iter().all(|seen| seen.overlap_ms <= 0.0));
+}
+
+#[test]
+fn a_worker_that_ignores_ctrl_z_is_not_left_behind() {
+    let terminal = Terminal::bash();
+    let log = Log::new();
+    let ignoring = format!("ignore={}", libc::SIGTSTP);
+    terminal.line(&line(&leasewrap().worker(&log.worker(&[&ignoring]))));
+    log.wait_newer(0, SOON);
+    let (keeper, _) = processes(&terminal);
+    terminal.type_text(CTRL_Z);
+    let stops = maybe(Duration::from_millis(500), || stopped(keeper).then_some(()));
+    assert!(
+        stops.is_none() && !terminal.screen().contains("Stopped"),
+        "{}",
+        terminal.screen()
+    );
+    assert_eq!(terminal.foreground(), group(keeper));
+    terminal.type_text(CTRL_C);
+    until_true("it has ended", SOON, || !proc::alive(keeper));
+}
+
+#[test]
+fn ctrl_z_stops_a_standby() {
+    let terminal = Terminal::bash();
+    let log = Log::new();
+    let name = lease_name("standby");
+    let first = holder(&shared().url(), &name)
+        .worker(&log.worker(&[]))
+        .spawn();
+    log.wait_newer(0, SOON);
+    terminal.line(&format!(
+        "{}; echo code $?",
+        line(&holder(&shared().url(), &name).sh("true"))
+    ));
+    terminal.wait("waiting");
+    let (keeper, _) = processes(&terminal);
+    terminal.type_text(CTRL_Z);
+    terminal.wait("Stopped");
+    assert!(stopped(keeper));
+    terminal.line("fg");
+    until_true("it goes on", SOON, || !stopped(keeper));
+    terminal.type_text(CTRL_C);
+    terminal.wait("130");
+    drop(first);
+}
+
+#[test]
+fn a_job_in_the_background_that_reads_is_stopped() {
+    let terminal = Terminal::bash();
+    terminal.line(&format!("{} &", line(&leasewrap().worker(&["cat"]))));
+    until_true("cat has stopped", SOON, || {
+        terminal
+            .named("cat")
+            .first()
+            .is_some_and(|pid| stopped(*pid))
+    });
+    let (keeper, _) = processes(&terminal);
+    until_true("leasewrap follows", SOON, || stopped(keeper));
+    terminal.line("fg");
+    until_true("both go on", SOON, || {
+        !stopped(keeper) && !terminal.named("cat").iter().any(|pid| stopped(*pid))
+    });
+    terminal.line("hello");
+    terminal.wait_count("hello", 2);
+    terminal.type_text("\x04");
+    until_true("cat has seen the end", SOON, || {
+        terminal.named("cat").is_empty()
+    });
+}
+
+#[test]
+fn a_session_leader_wakes_its_worker() {
+    // As under `docker run -it`: no shell above that would take over.
+    let log = Log::new();
+    let words = leasewrap().worker(&log.worker(&[])).words();
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    let terminal = Terminal::start(command);
+    log.wait_newer(0, SOON);
+    for _ in 0..3 {
+        let seen = log.stamps().len();
+        terminal.type_text(CTRL_Z);
+        until_true("the worker works on", SOON, || {
+            log.stamps().len() > seen + 20
+        });
+    }
+    assert!(!stopped(terminal.pid()));
+    terminal.type_text(CTRL_C);
+    assert_eq!(terminal.end(), 130);
+}
+
+#[test]
+fn a_shell_as_the_worker_of_a_session_leader() {
+    let bash = ["bash", "--norc", "--noprofile", "--noediting", "-i"];
+    let words = leasewrap().worker(&bash).words();
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    let terminal = Terminal::start(command);
+    terminal.wait("lw$ ");
+    terminal.line("sleep 1000");
+    until_true("sleep runs", SOON, || !terminal.named("sleep").is_empty());
+    terminal.type_text(CTRL_Z);
+    terminal.wait("Stopped");
+    assert!(terminal.run("jobs").contains("sleep 1000"));
+    terminal.line("fg");
+    terminal.wait_count("sleep 1000", 4);
+    terminal.type_text(CTRL_C);
+    terminal.line("exit 13");
+    assert_eq!(terminal.end(), 13);
+}
+
+#[test]
+fn a_hang_up_ends_all() {
+    let mut terminal = Terminal::bash();
+    let log = Log::new();
+    terminal.line(&line(&leasewrap().worker(&log.worker(&["daemon"]))));
+    let token = log.wait_newer(0, SOON);
+    log.wait_processes(token, 2, SOON);
+    let (keeper, guard) = processes(&terminal);
+    terminal.hang_up();
+    until_true("nobody is left", SOON, || {
+        !proc::alive(keeper) && !proc::alive(guard)
+    });
+    assert!(log.wait_silence(SOON).is_some());
+}
+
+#[test]
+fn a_terminal_that_is_held_up_delays_nothing() {
+    let terminal = Terminal::bash();
+    let log = Log::new();
+    let builder = leasewrap().ttl("1s").switch("-vv");
+    terminal.line(&line(&builder.worker(&log.worker(&["exit-after=4000"]))));
+    let token = log.wait_newer(0, SOON);
+    let (keeper, _) = processes(&terminal);
+    // Ctrl-S: from now on every write to the terminal blocks.
+    terminal.type_text("\x13");
+    until_true("the keeper has ended", SOON, || !proc::alive(keeper));
+    let (_, first, last) = log.spans()[0];
+    let worked = Duration::from_nanos(last.at_ns - first.at_ns);
+    assert!(
+        worked >= Duration::from_millis(3_900),
+        "lost its lease after {worked:?}"
+    );
+    assert_eq!(log.spans().last().unwrap().0, token);
+    terminal.type_text("\x11");
+}

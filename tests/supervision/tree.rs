@@ -1,0 +1,185 @@
+//! The worker's descendants: all of them are found, reaped, ended.
+
+use std::time::{Duration, Instant};
+
+use crate::leasewrap;
+use crate::support::wait::{SOON, until_true};
+use crate::support::witness::Log;
+use crate::support::{proc, sys};
+
+#[test]
+fn nothing_is_left_at_any_end() {
+    type End = fn(&crate::support::leasewrap::Leasewrap);
+    let ends: [(&str, End, &[i32]); 5] = [
+        (
+            "the worker is killed",
+            |leasewrap| _ = sys::kill(leasewrap.worker(), libc::SIGKILL),
+            &[137],
+        ),
+        ("TERM", |leasewrap| leasewrap.signal(libc::SIGTERM), &[137]),
+        (
+            "the keeper is killed",
+            |leasewrap| leasewrap.signal(libc::SIGKILL),
+            &[137],
+        ),
+        (
+            "the guard is killed",
+            |leasewrap| _ = sys::kill(leasewrap.guard(), libc::SIGKILL),
+            &[125],
+        ),
+        (
+            "the keeper aborts",
+            |leasewrap| leasewrap.signal(libc::SIGABRT),
+            &[134],
+        ),
+    ];
+    for (what, end, codes) in ends {
+        let log = Log::new();
+        let worker = log.worker(&["children=2", "daemon", "chains=2", "ignore=15"]);
+        let leasewrap = leasewrap()
+            .option("--stop-timeout", "500ms")
+            .worker(&worker)
+            .spawn();
+        let token = log.wait_newer(0, SOON);
+        log.wait_processes(token, 12, SOON);
+        end(&leasewrap);
+        assert!(
+            log.wait_silence(SOON).is_some(),
+            "{what}: somebody still stamps"
+        );
+        until_true(&format!("{what}: nobody of it is alive"), SOON, || {
+            leasewrap.alive().is_empty()
+        });
+        let ended = leasewrap.end();
+        assert!(codes.contains(&ended.code), "{what}: {ended:?}");
+    }
+}
+
+#[test]
+fn what_the_worker_leaves_behind_gets_the_stop_signal_first() {
+    let script = "(trap 'echo bye; exit' TERM; echo ready; while :; do sleep 0.02; done) & \
+                  sleep 0.3; exit 6";
+    let ended = leasewrap().sh(script).run().code(6);
+    assert_eq!(ended.out, "ready\nbye\n");
+    assert!(
+        ended
+            .log
+            .iter()
+            .any(|line| line.contains("left") && line.contains("sh")),
+        "named: {:?}",
+        ended.log
+    );
+}
+
+#[test]
+fn what_is_left_behind_and_ignores_it_is_killed_after_the_stop_timeout() {
+    let log = Log::new();
+    let worker = log.worker(&["daemon", "ignore=15", "exit-after=100", "exit-code=2"]);
+    let start = Instant::now();
+    let leasewrap = leasewrap()
+        .option("--stop-timeout", "300ms")
+        .worker(&worker);
+    leasewrap.run().code(2);
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "not the five seconds of longer timeouts"
+    );
+    assert!(log.wait_silence(SOON).is_some());
+}
+
+#[test]
+fn what_is_left_behind_has_five_seconds_at_most() {
+    let log = Log::new();
+    let worker = log.worker(&["daemon", "ignore=15", "exit-after=50"]);
+    let start = Instant::now();
+    let leasewrap = leasewrap().option("--stop-timeout", "60s").worker(&worker);
+    leasewrap.run().code(0);
+    let took = start.elapsed();
+    assert!(
+        took >= Duration::from_millis(4_500) && took < Duration::from_secs(15),
+        "{took:?}"
+    );
+    assert!(log.wait_silence(SOON).is_some());
+}
+
+#[test]
+fn orphans_that_end_are_reaped_while_the_worker_runs() {
+    let script =
+        "i=0; while [ $i -lt 30 ]; do (true & ) ; i=$((i+1)); done; echo ready; exec sleep 1000";
+    let leasewrap = leasewrap().sh(script).spawn();
+    leasewrap.wait_out("ready");
+    let (keeper, guard) = (leasewrap.pid(), leasewrap.guard());
+    until_true("no zombie stays", SOON, || {
+        let below: Vec<i32> = [proc::children(keeper), proc::children(guard)].concat();
+        below.into_iter().all(|pid| proc::state(pid) != Some('Z'))
+    });
+    assert_eq!(proc::children(guard).len(), 1, "the worker alone is left");
+}
+
+#[test]
+fn a_daemon_is_adopted_by_the_guard() {
+    let log = Log::new();
+    let leasewrap = leasewrap().worker(&log.worker(&["daemon"])).spawn();
+    let token = log.wait_newer(0, SOON);
+    log.wait_processes(token, 2, SOON);
+    let guard = leasewrap.guard();
+    let daemon = *log
+        .processes(token)
+        .iter()
+        .find(|pid| **pid != leasewrap.worker())
+        .unwrap();
+    until_true("the guard is its parent", SOON, || {
+        proc::parent(daemon) == Some(guard)
+    });
+}
+
+#[test]
+fn a_fork_bomb_of_chains_is_ended() {
+    let log = Log::new();
+    let leasewrap = leasewrap()
+        .ttl("20s")
+        .worker(&log.worker(&["chains=6", "children=20", "ignore=15"]))
+        .spawn();
+    let token = log.wait_newer(0, SOON);
+    log.wait_processes(token, 60, SOON);
+    let start = Instant::now();
+    leasewrap.signal(libc::SIGKILL);
+    assert!(
+        log.wait_silence(Duration::from_secs(40)).is_some(),
+        "chains still fork"
+    );
+    until_true("nobody of it is alive", SOON, || {
+        leasewrap.alive().is_empty()
+    });
+    eprintln!(
+        "six chains and twenty children ended within {:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn the_guards_name_group_and_arguments_say_nothing_of_the_worker() {
+    let leasewrap = leasewrap().worker(&["sleep", "1000"]).spawn();
+    let worker = leasewrap.worker();
+    let guard = leasewrap.guard();
+    let line = std::fs::read(format!("/proc/{guard}/cmdline")).unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&line).trim_end_matches('\0'),
+        "lw-guard"
+    );
+    assert_eq!(proc::comm(guard).as_deref(), Some("lw-guard"));
+    let group = |pid| {
+        nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(pid)))
+            .unwrap()
+            .as_raw()
+    };
+    until_true("the guard is in a group of its own", SOON, || {
+        group(guard) == guard
+    });
+    assert_eq!(
+        group(worker),
+        worker,
+        "without a terminal the worker has its own, too"
+    );
+    assert_ne!(group(worker), group(leasewrap.pid()));
+}
