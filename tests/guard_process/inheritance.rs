@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use leasewrap::wire::{FromGuard, NotStarted, PgOptions, ToGuard, WorkerEnd};
 
-use crate::support::{Keeper, Place, eventually, start};
+use crate::support::{Keeper, Place, calm, eventually, start};
 
 /// Runs a shell command as the worker, to its end; its exit code.
 fn run(script: &str, arguments: &[&str]) -> WorkerEnd {
@@ -241,6 +241,7 @@ fn the_guard_acts_on_no_signal() {
 
 #[test]
 fn a_pipe_closes_when_the_worker_closes_it() {
+    let _calm = calm();
     // A process of its own, whose stdout is a pipe: guard and keeper are
     // below it, and this test reads to the end.
     let place = Place::new();
