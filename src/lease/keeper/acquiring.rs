@@ -10,7 +10,7 @@ use super::search::{ACQUIRE, Attempt, Search};
 use super::standby::{self, Standby};
 use super::tenure::Tenure;
 use super::{Commands, Context, State};
-use crate::lease::record::{Acquired, Grant, Renewed, Unknown};
+use crate::lease::record::{Acquired, Fault, Grant, Renewed, Unknown};
 use crate::lease::time::BootInstant;
 use crate::lease::watch::Candidate;
 
@@ -171,6 +171,12 @@ impl Acquiring {
             (Acquired::Refused(refusal), None) => {
                 Standby::refused(self.search, refusal, context, out)
             }
+            // The database has said no, to this or to the connection: what was
+            // sent has done nothing.
+            (Acquired::Unknown(unknown), ending) if is_no(&unknown) => match ending {
+                Some(ending) => standby::end(ending.outcome, out),
+                None => Standby::failed(self.search, ACQUIRE, unknown, context, out),
+            },
             // It may have happened, or may yet happen. The next reply shows
             // the row; before that, there is no other attempt.
             (Acquired::Unknown(_), Some(ending)) => {
@@ -314,5 +320,13 @@ impl Acquiring {
             // Nothing was asked to stop.
             | (Doing::Settling | Doing::Pausing { .. }, None) => State::Acquiring(self),
         }
+    }
+}
+
+/// Whether it is an answer after all, and the answer is no.
+fn is_no(unknown: &Unknown) -> bool {
+    match unknown.fault {
+        Fault::Final | Fault::ReadOnly => true,
+        Fault::Transient => false,
     }
 }
