@@ -9,7 +9,7 @@ use std::time::Duration;
 pub use self::facts::{FencedTable, Replica, RoundTrip, SchemaFacts, SchemaThere, ServerFacts};
 use super::fault::Failure;
 use super::link::Rows;
-use super::row::Cells;
+use super::row::{Cells, Columns};
 use super::{PgStore, calls, schema, sql};
 use crate::lease::record::Unknown;
 use crate::store::deadline::Deadline;
@@ -179,7 +179,7 @@ impl PgStore {
         match self.doctor(VERSION, deadline).await {
             Ok(rows) => {
                 let cells = first(&rows)?;
-                let (version, from) = (cells.small("version")?, cells.small("compatible_from")?);
+                let (version, from) = (cells.number("version")?, cells.number("compatible_from")?);
                 let usable = version.is_some_and(|version| version >= schema::VERSION)
                     && from.is_some_and(|from| from <= schema::VERSION);
                 Ok(Some(usable))
