@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::event::{Command, Event, GuardEvent, Outcome, StopCause};
 use super::holding::Holding;
 use super::releasing::{Releasing, Then};
-use super::search::{Attempt, Search};
+use super::search::{Attempt, Call, Search};
 use super::standby::{self, Standby};
 use super::tenure::Tenure;
 use super::{Commands, Context, State};
@@ -177,7 +177,7 @@ impl Acquiring {
             }
             (Acquired::Unknown(unknown), None) => {
                 self.search.haunted_by(self.attempt);
-                Standby::failed(self.search, "acquire the lease", unknown, context, out)
+                Standby::failed(self.search, Call::Acquire, unknown, context, out)
             }
         }
     }
@@ -207,7 +207,7 @@ impl Acquiring {
                 self.still_unknown(unknown, ending, context, out)
             }
             (Renewed::Unknown(unknown), None) => {
-                Standby::failed(self.search, "settle an acquisition", unknown, context, out)
+                Standby::failed(self.search, Call::Settle, unknown, context, out)
             }
         }
     }
@@ -221,9 +221,7 @@ impl Acquiring {
         out: &mut Commands,
     ) -> State {
         // That failure is told of; the outcome stands already.
-        let _stands = self
-            .search
-            .failed("settle an acquisition", unknown, context, out);
+        let _stands = self.search.failed(Call::Settle, unknown, context, out);
         let gives_up = ending.began + context.timing().ttl();
         if context.at() >= gives_up {
             return standby::end(ending.outcome, out);
