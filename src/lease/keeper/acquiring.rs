@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::event::{Command, Event, GuardEvent, Outcome, StopCause};
 use super::holding::Holding;
 use super::releasing::{Releasing, Then};
-use super::search::{ACQUIRE, Attempt, Search};
+use super::search::{Attempt, Call, Search};
 use super::standby::{self, Standby};
 use super::tenure::Tenure;
 use super::{Commands, Context, State};
@@ -159,9 +159,6 @@ impl Acquiring {
         if self.doing != Doing::Asking {
             return State::Acquiring(self); // Not asked for.
         }
-        if let Acquired::Granted(_) | Acquired::Refused(_) = reply {
-            self.search.wrote = true;
-        }
         match (reply, self.ending.take()) {
             (Acquired::Granted(grant), ending) => {
                 self.ending = ending;
@@ -175,7 +172,7 @@ impl Acquiring {
             // sent has done nothing.
             (Acquired::Unknown(unknown), ending) if is_no(&unknown) => match ending {
                 Some(ending) => standby::end(ending.outcome, out),
-                None => Standby::failed(self.search, ACQUIRE, unknown, context, out),
+                None => Standby::failed(self.search, Call::Acquire, unknown, context, out),
             },
             // It may have happened, or may yet happen. The next reply shows
             // the row; before that, there is no other attempt.
@@ -186,7 +183,7 @@ impl Acquiring {
             }
             (Acquired::Unknown(unknown), None) => {
                 self.search.haunted_by(self.attempt);
-                Standby::failed(self.search, ACQUIRE, unknown, context, out)
+                Standby::failed(self.search, Call::Acquire, unknown, context, out)
             }
         }
     }
@@ -216,7 +213,7 @@ impl Acquiring {
                 self.still_unknown(unknown, ending, context, out)
             }
             (Renewed::Unknown(unknown), None) => {
-                Standby::failed(self.search, "settle an acquisition", unknown, context, out)
+                Standby::failed(self.search, Call::Settle, unknown, context, out)
             }
         }
     }
@@ -230,9 +227,7 @@ impl Acquiring {
         out: &mut Commands,
     ) -> State {
         // That failure is told of; the outcome stands already.
-        let _stands = self
-            .search
-            .failed("settle an acquisition", unknown, context, out);
+        let _stands = self.search.failed(Call::Settle, unknown, context, out);
         let gives_up = ending.began + context.timing().ttl();
         if context.at() >= gives_up {
             return standby::end(ending.outcome, out);

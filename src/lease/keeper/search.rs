@@ -9,9 +9,6 @@ use crate::lease::record::{Acquire, Fault, Observation, Record, Unknown};
 use crate::lease::time::BootInstant;
 use crate::lease::watch::{Basis, Candidate, Contender, Reason, Verdict, Watch};
 
-/// What an acquisition is called where it fails: rights to write show only there.
-pub(super) const ACQUIRE: &str = "acquire the lease";
-
 /// At least so often a standby says that it waits.
 const TELL_EVERY: Duration = Duration::from_secs(60 * 60);
 
@@ -55,12 +52,12 @@ pub(super) struct Search {
     pub(super) refusals: u32,
     /// A writable server has answered.
     worked: bool,
-    /// An acquisition was answered: we may write.
-    pub(super) wrote: bool,
     /// The last failure.
     unknown: Option<Unknown>,
+    /// An acquisition was answered.
+    wrote: bool,
     /// Since when the database has said what is final at a first connect.
-    refused_since: Option<BootInstant>,
+    refused: Option<Refused>,
     /// `--wait` ends then.
     wait_until: Option<BootInstant>,
     /// Others go first until then.
@@ -68,6 +65,53 @@ pub(super) struct Search {
     ghosts: Vec<Ghost>,
     /// The last poll that was told of, and when.
     told: Option<(u64, BootInstant)>,
+}
+
+/// An acquisition that comes as early as this belongs to the first connect:
+/// one poll, and another one where the schema had to be created.
+const FIRST_POLLS: u64 = 2;
+
+/// A call that can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Call {
+    /// A poll.
+    Observe,
+    /// The creation of the schema.
+    Init,
+    /// None was made: the server cannot be written to.
+    Write,
+    /// An acquisition.
+    Acquire,
+    /// What became of an acquisition.
+    Settle,
+}
+
+impl Call {
+    /// Reads after "cannot".
+    fn words(self) -> &'static str {
+        match self {
+            Self::Observe => "read the lease",
+            Self::Init => "create the schema",
+            Self::Write => "write to the database",
+            Self::Acquire => "acquire the lease",
+            Self::Settle => "settle an acquisition",
+        }
+    }
+
+    /// Whether it needs more rights than a poll.
+    fn writes(self) -> bool {
+        match self {
+            Self::Acquire | Self::Settle => true,
+            Self::Observe | Self::Init | Self::Write => false,
+        }
+    }
+}
+
+/// The database says what is final at a first connect.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Refused {
+    call: Call,
+    since: BootInstant,
 }
 
 impl Search {
@@ -81,9 +125,9 @@ impl Search {
             failures: 0,
             refusals: 0,
             worked: false,
-            wrote: false,
             unknown: None,
-            refused_since: None,
+            wrote: false,
+            refused: None,
             wait_until: context.config.wait.map(|wait| context.at() + wait),
             not_before: None,
             ghosts: Vec::new(),
@@ -149,7 +193,9 @@ impl Search {
         out: &mut Commands,
     ) {
         self.worked = true;
-        self.answered();
+        self.failures = 0;
+        // Who may read may not be allowed to write.
+        self.refused = self.refused.take_if(|refused| refused.call.writes());
         for ghost in &mut self.ghosts {
             ghost.settled = true;
         }
@@ -164,10 +210,11 @@ impl Search {
         }
     }
 
-    /// The database has answered, whatever it said.
+    /// The database has answered an acquisition, whatever it said.
     pub(super) fn answered(&mut self) {
+        self.wrote = true;
         self.failures = 0;
-        self.refused_since = None;
+        self.refused = None;
     }
 
     pub(super) fn verdict(&self, context: &Context<'_>) -> Verdict {
@@ -204,7 +251,7 @@ impl Search {
     /// A call had no usable answer. Returns the failure where it is final.
     pub(super) fn failed(
         &mut self,
-        what: &'static str,
+        call: Call,
         unknown: Unknown,
         context: &Context<'_>,
         out: &mut Commands,
@@ -219,9 +266,14 @@ impl Search {
             Fault::ReadOnly => !self.worked,
             Fault::Final => {
                 // Credentials rotate: what has worked may work again.
-                let since = *self.refused_since.get_or_insert(context.at());
-                let ever = if what == ACQUIRE { self.wrote } else { self.worked };
-                !ever || context.at() >= since + context.timing().ttl()
+                let at = context.at();
+                let refused = self.refused.get_or_insert(Refused { call, since: at });
+                let worked = if call.writes() {
+                    self.wrote || self.attempts > FIRST_POLLS
+                } else {
+                    self.worked
+                };
+                !worked || at >= refused.since + context.timing().ttl()
             }
         };
         // What ends it is told by the last line, once.
@@ -229,7 +281,7 @@ impl Search {
             return last.then_some(unknown);
         }
         out.push(Command::Tell(Transition::CallFailed {
-            what,
+            what: call.words(),
             unknown,
             left: None,
         }));
@@ -240,8 +292,9 @@ impl Search {
     pub(super) fn retry_at(&self, context: &Context<'_>) -> BootInstant {
         let pause = context.timing().backoff(self.failures, context.now.chance);
         let last = self
-            .refused_since
-            .map(|since| since + context.timing().ttl());
+            .refused
+            .as_ref()
+            .map(|refused| refused.since + context.timing().ttl());
         let retry = context.at() + pause;
         last.map_or(retry, |last| retry.min(last))
     }
@@ -306,7 +359,7 @@ impl Search {
         }
     }
 
-    pub(super) fn holder(&self, context: &Context<'_>) -> Option<Record> {
+    fn holder(&self, context: &Context<'_>) -> Option<Record> {
         let (_, observation) = self.watch.last()?;
         let held = |record: &&Record| !record.released && record.slot.0 < context.config.slots;
         observation.records.iter().find(held).cloned()
