@@ -5,9 +5,10 @@ use std::os::fd::AsFd;
 use super::Running;
 use crate::exit;
 use crate::lease::guard::{Action, Event, Keeper};
-use crate::sys::tree::{Round, Sweep, stop_tree};
+use crate::lease::time::BootInstant;
+use crate::sys::tree::{Sweep, stop_tree};
 use crate::sys::worker::fork_worker;
-use crate::sys::{SysError, inherited, process, release, stdio};
+use crate::sys::{inherited, process, release, stdio};
 use crate::wire::{FromGuard, Start, StopTo};
 
 /// What an action came to.
@@ -40,10 +41,10 @@ impl Running {
                 to: StopTo::Tree,
             } => {
                 // Whom it reached is known to who asked for it.
-                let _ = stop_tree(signal);
+                let _ = stop_tree(signal, self.kill_at());
             }
             Action::StopLeftBehind { signal } => {
-                let processes = stop_tree(signal).names;
+                let processes = stop_tree(signal, self.kill_at()).names;
                 if !processes.is_empty() {
                     self.send(&FromGuard::LeftBehind { processes });
                 }
@@ -53,6 +54,14 @@ impl Running {
             Action::Exit => return Performed::End(0),
         }
         Performed::Done
+    }
+
+    /// When what is being done must give way to SIGKILL.
+    fn kill_at(&self) -> BootInstant {
+        match self.machine.next_wakeup() {
+            Some(at) if !self.machine.is_killing() => at,
+            _ => BootInstant::ZERO,
+        }
     }
 
     fn send(&mut self, frame: &FromGuard) {
@@ -97,7 +106,8 @@ impl Running {
         }
     }
 
-    /// SIGKILL to everybody, now, and again for those who have had it.
+    /// SIGKILL to everybody, and again for those who have had it: a round is
+    /// due, right after the events at hand.
     fn kill_tree(&mut self) {
         match &mut self.sweep {
             None => self.sweep = Some(Sweep::new(&[])),
@@ -107,13 +117,7 @@ impl Running {
                 self.report_unkillable(unkillable);
             }
         }
-        self.sweep_round();
-    }
-
-    pub(super) fn sweep_round(&mut self) {
-        if let Some(sweep) = &mut self.sweep {
-            self.round_due = sweep.round() == Round::Again;
-        }
+        self.round_due = true;
     }
 
     fn report_unkillable(&mut self, processes: Vec<String>) {
@@ -128,8 +132,8 @@ impl Running {
     /// Becomes the releaser; returns only when that fails.
     fn release(&mut self, keeper: Keeper) -> i32 {
         let handle = self.given.keeper.as_ref().map(AsFd::as_fd);
-        let killed = self.sweep.as_ref().map_or(0, Sweep::killed);
-        let error: SysError = release::execute(&self.given.release, keeper, handle, killed);
+        let release = &self.given.release;
+        let error = release::execute(release, keeper, handle, self.killed);
         stdio::say(&format!(
             "lw-guard: cannot {error}; the lease runs out by itself"
         ));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use leasewrap::wire::{FromGuard, NotStarted, PgOptions, ToGuard, WorkerEnd};
 
-use crate::support::{Keeper, Place, eventually, start};
+use crate::support::{Keeper, Place, calm, eventually, start};
 
 /// Runs a shell command as the worker, to its end; its exit code.
 fn run(script: &str, arguments: &[&str]) -> WorkerEnd {
@@ -241,15 +241,15 @@ fn the_guard_acts_on_no_signal() {
 
 #[test]
 fn a_pipe_closes_when_the_worker_closes_it() {
+    let _calm = calm();
     // A process of its own, whose stdout is a pipe: guard and keeper are
     // below it, and this test reads to the end.
     let place = Place::new();
     let report = place.path("pids");
+    // A tilde stands for a blank in the helper's arguments.
     let script = "exec~sleep~60~>/dev/null";
-    let mut keeper = crate::support::helper_command(
-        "keeper",
-        &[&report, "60000", "sh", "-c", &script.replace('~', "~")],
-    );
+    let mut keeper =
+        crate::support::helper_command("keeper", &[&report, "60000", "sh", "-c", script]);
     let mut keeper = keeper.stdout(std::process::Stdio::piped()).spawn().unwrap();
     let pids = place.lines("pids", 3);
     let guard: i32 = pids[1].parse().unwrap();

@@ -71,7 +71,7 @@ pub enum Parsed {
     /// Run a worker.
     Run(Box<run::RunOptions>),
     /// Anything else.
-    Command(Commands),
+    Command(Box<Commands>),
 }
 
 /// What ends leasewrap right after its command line was read.
@@ -147,7 +147,7 @@ pub fn parse(arguments: &[OsString], environment: &Environment<'_>) -> Result<Pa
     let matches = command.try_get_matches_from(arguments).map_err(refused)?;
     let cli = Cli::from_arg_matches(&matches).map_err(refused)?;
     match cli.command {
-        Some(command) => Ok(Parsed::Command(command)),
+        Some(command) => Ok(Parsed::Command(Box::new(command))),
         None => Ok(Parsed::Run(Box::new(cli.run.check()?))),
     }
 }

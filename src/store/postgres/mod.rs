@@ -8,11 +8,12 @@
 //! | `sql`, `row` | the statements, and how their answers are read |
 //! | `calls`, `acquire` | the trait's calls |
 //! | `listener` | `LISTEN`, in a connection of its own |
-//! | `admin`, `protect` | what operators ask |
+//! | `admin`, `protect`, `doctor` | what operators ask |
 
 mod acquire;
 mod admin;
 mod calls;
+pub mod doctor;
 mod fault;
 mod link;
 mod listener;
