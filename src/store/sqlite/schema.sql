@@ -61,6 +61,8 @@ create table if not exists event (
     why text not null default ''
 ) strict;
 
+create index if not exists event_name on event (name, slot, id);
+
 create trigger if not exists lease_kept before delete on lease begin
     select raise(abort, 'rows of lease are never deleted: they hold the tokens handed out so far');
 end;

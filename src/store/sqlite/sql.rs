@@ -43,8 +43,8 @@ pub(super) const IDENTIFY: &str =
     "select version, compatible_from, file, machine, boot from lease_schema";
 
 /// A row where somebody else's table is in the way.
-pub(super) const FOREIGN: &str =
-    "select name from sqlite_master where type = 'table' and name = 'lease'";
+pub(super) const FOREIGN: &str = "select name from sqlite_master where type = 'table' and name = 'lease' \
+     and not exists (select 1 from sqlite_master where name = 'lease_schema')";
 
 /// The host has booted since.
 pub(super) fn moved_on(host: &Host) -> String {
@@ -169,10 +169,17 @@ pub(super) const NEW_TOKEN: &str = "
         + :jump)";
 
 /// The history of an acquisition that took effect (the holder's UUID is
-/// fresh), and its answer.
+/// fresh), and its answer. The history before says whether it was given back.
 pub(super) const TAKEN: &str = "
 insert into event (at, name, slot, token, label, what, why)
-select :now, l.name, l.slot, l.token, l.label, 'acquired', :why from lease l
+select :now, l.name, l.slot, l.token, l.label, 'acquired',
+    case when e.what = 'acquired'
+        then iif(:why = '', '', :why || '; ') || quote(e.label) || ' had not given it back'
+        else :why end
+from lease l left join (
+    select e.what, e.label from event e
+    where e.name = :name and e.slot = :slot and e.what in ('acquired', 'released')
+    order by e.id desc limit 1) e on true
 where l.name = :name and l.slot = :slot and l.holder = :holder;
 delete from event where id in (
     select id from event where name = :name and at < :now - 2592000000000 limit 1000);
