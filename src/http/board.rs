@@ -20,6 +20,10 @@ pub struct Board {
     waiting: BootInstant,
     /// When the lease was lost, until the tree is gone.
     killing: Option<BootInstant>,
+    /// Why the term ends has been told, and with it whether leasewrap ends.
+    end_told: bool,
+    /// The poll that was looked at last.
+    looked: Option<BootInstant>,
 }
 
 impl Board {
@@ -48,6 +52,8 @@ impl Board {
             metrics,
             waiting: now,
             killing: None,
+            end_told: false,
+            looked: None,
         }
     }
 
@@ -79,10 +85,31 @@ impl Board {
         count(&self.metrics, &place);
     }
 
+    /// What a new poll tells of others' terms.
+    fn look(&mut self, keeper: &Keeper) {
+        let Some((seen, observation)) = keeper.observation() else {
+            return;
+        };
+        if self.looked.replace(seen) == Some(seen) {
+            return;
+        }
+        for record in &observation.records {
+            if record.released {
+                self.note(|snapshot| {
+                    let recent = &mut snapshot.recent;
+                    recent.ended(record.slot, record.token, seen, "released");
+                });
+            } else {
+                self.seen(record, seen);
+            }
+        }
+    }
+
     fn acquired(&mut self, transition: &Transition, now: BootInstant) {
         let Transition::Acquired { term, .. } = transition else {
             return;
         };
+        self.end_told = false;
         let waited = now.saturating_since(self.waiting);
         self.note(|snapshot| {
             let label = snapshot.label.as_str().to_owned();
@@ -101,23 +128,16 @@ impl Audience for Board {
         let rejoin = keeper.config().rejoin;
         match transition {
             Transition::Acquired { .. } => self.acquired(transition, now),
-            Transition::Waiting {
-                holder: Some(record),
-                ..
-            } if !record.released => {
-                self.seen(record, now);
-            }
-            Transition::HolderChanged { record } => {
-                self.seen(record, now);
-                self.count(Metrics::holder_changed);
-            }
+            Transition::HolderChanged { .. } => self.count(Metrics::holder_changed),
             Transition::Renewed { late: Some(_), .. } => self.count(Metrics::renewed_late),
             Transition::Stopping(cause) => {
+                self.end_told = true;
                 let stays = rejoin && !matches!(cause, StopCause::Signal(_));
                 self.note(|snapshot| snapshot.ending = !stays);
             }
             Transition::Lost { .. } => {
                 self.killing = Some(now);
+                self.end_told = true;
                 self.note(|snapshot| {
                     snapshot.ending = !rejoin;
                     if let Some(term) = snapshot.term.clone() {
@@ -148,6 +168,9 @@ impl Audience for Board {
     }
 
     fn stepped(&mut self, keeper: &Keeper, now: BootInstant) {
+        if self.snapshot.receiver_count() == 0 {
+            return;
+        }
         let phase = keeper.phase();
         if self.snapshot.borrow().phase != phase {
             if matches!(phase, Phase::Standby) {
@@ -158,8 +181,21 @@ impl Audience for Board {
                 self.count(|metrics, place| metrics.killed(place, now.saturating_since(since)));
             }
         }
-        self.snapshot
-            .send_modify(|snapshot| follow(snapshot, keeper));
+        self.look(keeper);
+        // A worker that has ended by itself takes leasewrap with it.
+        let ending = match phase {
+            Phase::Releasing => !self.end_told,
+            Phase::Ended => true,
+            Phase::Standby
+            | Phase::Acquiring
+            | Phase::Starting
+            | Phase::Holding
+            | Phase::Stopping => false,
+        };
+        self.snapshot.send_modify(|snapshot| {
+            follow(snapshot, keeper);
+            snapshot.ending |= ending;
+        });
     }
 }
 
@@ -191,5 +227,4 @@ fn follow(snapshot: &mut Snapshot, keeper: &Keeper) {
             seen,
         })
     });
-    snapshot.ending |= matches!(snapshot.phase, Phase::Ended);
 }

@@ -446,6 +446,9 @@ where
         match start_guard(&self.settings.setup, &self.claims).and_then(Link::new) {
             Ok(link) => {
                 self.link = link;
+                // The end of the one before may have been told when it was
+                // not yet an orphan's.
+                process::reap_orphans(&[self.link.pid()]);
                 None
             }
             Err(error) => {

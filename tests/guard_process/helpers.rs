@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use leasewrap::sys::guard_process::GuardState;
 use leasewrap::sys::tree::{Round, Sweep};
-use leasewrap::sys::{clock, terminal};
+use leasewrap::sys::{clock, inherited, terminal};
 
 use crate::support::{Keeper, texts};
 
@@ -186,6 +186,7 @@ fn begin(arguments: &[&str]) -> Keeper {
     } else {
         keeper.start(Duration::from_millis(deadline_ms.parse().unwrap()))
     };
+    inherited::get().let_go(&[]);
     let pids = format!("{}\n{}\n{worker}\n", std::process::id(), keeper.guard.pid());
     std::fs::write(report, pids).unwrap();
     keeper

@@ -11,6 +11,7 @@ use super::timing::TimingArgs;
 use super::usage::UsageError;
 use super::values;
 use crate::exit::{self, ExitCodes};
+use crate::http::listen::ListenAddress;
 use crate::lease::ids::{Label, LeaseName, TextError, Value};
 use crate::lease::keeper::Takeover;
 use crate::lease::record::Terms;
@@ -31,6 +32,8 @@ pub struct RunArgs {
     timing: TimingArgs,
     #[command(flatten)]
     worker: WorkerArgs,
+    #[command(flatten)]
+    shown: ShownArgs,
     #[command(flatten)]
     log: LogArgs,
 
@@ -200,6 +203,24 @@ struct WorkerArgs {
     pgoptions: bool,
 }
 
+/// Who may look.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Pages and probes")]
+struct ShownArgs {
+    /// Serve /, /livez, /readyz, /leader and /metrics there
+    ///
+    /// PORT (on loopback), HOST:PORT, [IPV6]:PORT or the absolute path of a
+    /// Unix socket.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "LEASEWRAP_LISTEN",
+        hide_env_values = true
+    )]
+    #[arg(value_parser = values::listen)]
+    listen: Option<ListenAddress>,
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Whom {
     Tree,
@@ -240,6 +261,8 @@ pub struct RunOptions {
     pub exit_codes: ExitCodes,
     /// Extend the worker's `PGOPTIONS`.
     pub pgoptions: bool,
+    /// Where the pages are served.
+    pub listen: Option<ListenAddress>,
     /// The worker's program and arguments; never empty.
     pub command: Vec<OsString>,
     /// What is logged.
@@ -300,6 +323,7 @@ impl RunArgs {
                 conflict: self.standby.conflict_exit_code,
             },
             pgoptions: self.worker.pgoptions,
+            listen: self.shown.listen,
             command: self.command,
             log: self.log.check(),
         })

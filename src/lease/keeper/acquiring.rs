@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::event::{Command, Event, GuardEvent, Outcome, StopCause};
 use super::holding::Holding;
 use super::releasing::{Releasing, Then};
-use super::search::{Attempt, Search};
+use super::search::{ACQUIRE, Attempt, Search};
 use super::standby::{self, Standby};
 use super::tenure::Tenure;
 use super::{Commands, Context, State};
@@ -159,6 +159,9 @@ impl Acquiring {
         if self.doing != Doing::Asking {
             return State::Acquiring(self); // Not asked for.
         }
+        if let Acquired::Granted(_) | Acquired::Refused(_) = reply {
+            self.search.wrote = true;
+        }
         match (reply, self.ending.take()) {
             (Acquired::Granted(grant), ending) => {
                 self.ending = ending;
@@ -177,7 +180,7 @@ impl Acquiring {
             }
             (Acquired::Unknown(unknown), None) => {
                 self.search.haunted_by(self.attempt);
-                Standby::failed(self.search, "acquire the lease", unknown, context, out)
+                Standby::failed(self.search, ACQUIRE, unknown, context, out)
             }
         }
     }

@@ -9,6 +9,9 @@ use crate::lease::record::{Acquire, Fault, Observation, Record, Unknown};
 use crate::lease::time::BootInstant;
 use crate::lease::watch::{Basis, Candidate, Contender, Reason, Verdict, Watch};
 
+/// What an acquisition is called where it fails: rights to write show only there.
+pub(super) const ACQUIRE: &str = "acquire the lease";
+
 /// At least so often a standby says that it waits.
 const TELL_EVERY: Duration = Duration::from_secs(60 * 60);
 
@@ -52,6 +55,8 @@ pub(super) struct Search {
     pub(super) refusals: u32,
     /// A writable server has answered.
     worked: bool,
+    /// An acquisition was answered: we may write.
+    pub(super) wrote: bool,
     /// The last failure.
     unknown: Option<Unknown>,
     /// Since when the database has said what is final at a first connect.
@@ -76,6 +81,7 @@ impl Search {
             failures: 0,
             refusals: 0,
             worked: false,
+            wrote: false,
             unknown: None,
             refused_since: None,
             wait_until: context.config.wait.map(|wait| context.at() + wait),
@@ -90,6 +96,7 @@ impl Search {
         Self {
             prechecking,
             worked: true,
+            wrote: true,
             not_before: Some(context.at() + pause),
             ..Self::new(context)
         }
@@ -213,7 +220,8 @@ impl Search {
             Fault::Final => {
                 // Credentials rotate: what has worked may work again.
                 let since = *self.refused_since.get_or_insert(context.at());
-                !self.worked || context.at() >= since + context.timing().ttl()
+                let ever = if what == ACQUIRE { self.wrote } else { self.worked };
+                !ever || context.at() >= since + context.timing().ttl()
             }
         };
         // What ends it is told by the last line, once.
@@ -298,7 +306,7 @@ impl Search {
         }
     }
 
-    fn holder(&self, context: &Context<'_>) -> Option<Record> {
+    pub(super) fn holder(&self, context: &Context<'_>) -> Option<Record> {
         let (_, observation) = self.watch.last()?;
         let held = |record: &&Record| !record.released && record.slot.0 < context.config.slots;
         observation.records.iter().find(held).cloned()

@@ -371,6 +371,7 @@ impl Standby {
             Some(unknown) => Outcome::Database(unknown),
             None => Outcome::NotAcquired {
                 why: self.search.reason.clone(),
+                holder: self.search.holder(context).map(Box::new),
             },
         };
         self.finish(outcome, context, out)
