@@ -220,7 +220,11 @@ impl Search {
             Fault::Final => {
                 // Credentials rotate: what has worked may work again.
                 let since = *self.refused_since.get_or_insert(context.at());
-                let ever = if what == ACQUIRE { self.wrote } else { self.worked };
+                let ever = if what == ACQUIRE {
+                    self.wrote
+                } else {
+                    self.worked
+                };
                 !ever || context.at() >= since + context.timing().ttl()
             }
         };
