@@ -125,11 +125,15 @@ impl Running {
         }
     }
 
-    /// Becomes the releaser; returns only when that fails.
+    /// Becomes the releaser; returns only when that fails, or when there is
+    /// nothing to release.
     fn release(&mut self, keeper: Keeper) -> i32 {
+        let Some(file) = &self.given.release else {
+            return 0;
+        };
         let handle = self.given.keeper.as_ref().map(AsFd::as_fd);
         let killed = self.sweep.as_ref().map_or(0, Sweep::killed);
-        let error: SysError = release::execute(&self.given.release, keeper, handle, killed);
+        let error: SysError = release::execute(file, keeper, handle, killed);
         stdio::say(&format!(
             "lw-guard: cannot {error}; the lease runs out by itself"
         ));

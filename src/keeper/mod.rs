@@ -437,6 +437,7 @@ where
             stop_signal: self.settings.stop_signal,
             stop_to: self.settings.stop_to,
             stop_timeout: timing.stop_timeout(),
+            variables: Vec::new(),
         }
     }
 
