@@ -107,6 +107,7 @@ fn start(
     // Nothing of the tree may be lost when the guard dies.
     process::become_subreaper()?;
     signals::ignore_pipe();
+    signals::unblock_all();
     let claims = ClaimFile::create(
         ReleaseFile::create()?,
         store.clone(),

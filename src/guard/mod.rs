@@ -21,7 +21,7 @@ use crate::sys::role::{GUARD_NAME, GuardStart};
 use crate::sys::signals::{self, ChildSignals};
 use crate::sys::socket::{Buffer, Received};
 use crate::sys::timer::{BootTimer, SelfKill, SelfWake};
-use crate::sys::tree::Sweep;
+use crate::sys::tree::{Round, Sweep};
 use crate::sys::worker::{Report, Worker};
 use crate::sys::{SysError, clock, stdio};
 use crate::wire::{Hello, MAX_FRAME, ToGuard, VERSION, WorkerEnd};
@@ -62,6 +62,8 @@ struct Running {
     sweep: Option<Sweep>,
     /// A round of the sweep is due.
     round_due: bool,
+    /// How many of the tree got SIGKILL, once it is empty.
+    killed: u32,
     /// Who was reported as unkillable.
     unkillable: Vec<String>,
 }
@@ -88,6 +90,7 @@ impl Running {
             worker: None,
             sweep: None,
             round_due: false,
+            killed: 0,
             unkillable: Vec::new(),
         };
         for action in actions {
@@ -162,21 +165,39 @@ impl Running {
             self.child_signals.consume();
             self.reap(&mut events);
         }
-        while let Some(event) = events.pop_front() {
-            let actions = self.machine.step(event, clock::now());
-            // Before anything is done: the timers are what holds if this
-            // process is stopped in the middle of it.
-            self.set_timers()?;
-            for action in actions {
-                match self.perform(action) {
-                    Performed::Done => {}
-                    Performed::Event(event) => events.push_back(event),
-                    Performed::End(code) => return Ok(Some(code)),
+        loop {
+            while let Some(event) = events.pop_front() {
+                if let Some(code) = self.step(event, &mut events)? {
+                    return Ok(Some(code));
                 }
             }
+            if !self.round_due {
+                return Ok(None);
+            }
+            self.sweep_round(&mut events);
+            // While it is due again, the keeper gets a look in between.
+            if events.is_empty() {
+                return Ok(None);
+            }
         }
-        if self.round_due {
-            self.sweep_round();
+    }
+
+    /// Lets the machine decide on one event, and does what it says.
+    fn step(
+        &mut self,
+        event: Event,
+        events: &mut VecDeque<Event>,
+    ) -> Result<Option<i32>, SysError> {
+        let actions = self.machine.step(event, clock::now());
+        // Before anything is done: the timers are what holds if this process
+        // is stopped in the middle of it.
+        self.set_timers()?;
+        for action in actions {
+            match self.perform(action) {
+                Performed::Done => {}
+                Performed::Event(event) => events.push_back(event),
+                Performed::End(code) => return Ok(Some(code)),
+            }
         }
         Ok(None)
     }
@@ -221,45 +242,60 @@ impl Running {
 
     /// Reaps everybody who has ended, and reports what concerns the worker.
     fn reap(&mut self, events: &mut VecDeque<Event>) {
-        let worker = self.worker.as_ref().map(|worker| worker.pid);
         loop {
-            let (pid, change) = match process::wait_any() {
-                Waited::Changed { pid, change } => (pid, change),
+            match process::wait_any() {
+                Waited::Changed { pid, change } => {
+                    if let Change::Exited(_) | Change::Killed(_) = change
+                        && let Some(sweep) = &mut self.sweep
+                    {
+                        self.round_due |= sweep.reaped(pid);
+                    }
+                    self.report_change(pid, change, events);
+                }
                 Waited::Nothing => return,
                 Waited::NoChild => break,
-            };
-            let end = match change {
-                Change::Exited(code) => WorkerEnd::Exited(code),
-                Change::Killed(signal) => WorkerEnd::Signaled(signal),
-                Change::Stopped(signal) => {
-                    if Some(pid) == worker {
-                        events.push_back(Event::WorkerStopped { signal });
-                    }
-                    continue;
-                }
-                Change::Continued => {
-                    if Some(pid) == worker {
-                        events.push_back(Event::WorkerContinued);
-                    }
-                    continue;
-                }
-            };
-            if let Some(sweep) = &mut self.sweep {
-                self.round_due |= sweep.reaped(pid);
-            }
-            if Some(pid) == worker {
-                // Its report comes first, however close the two are.
-                self.read_report(events);
-                events.push_back(Event::WorkerEnded(end));
-                // The number is free for another process from here on.
-                self.worker = None;
             }
         }
         if self.machine.has_tree() {
             self.round_due = false;
-            let killed = self.sweep.as_ref().map_or(0, Sweep::killed);
+            let killed = self.sweep.take().map_or(0, |sweep| sweep.killed());
+            self.killed = killed;
             events.push_back(Event::TreeEmpty { killed });
         }
+    }
+
+    /// What has become of a child is reported where the child is the worker.
+    fn report_change(&mut self, pid: i32, change: Change, events: &mut VecDeque<Event>) {
+        if self.worker.as_ref().is_none_or(|worker| worker.pid != pid) {
+            return;
+        }
+        let end = match change {
+            Change::Stopped(signal) => return events.push_back(Event::WorkerStopped { signal }),
+            Change::Continued => return events.push_back(Event::WorkerContinued),
+            Change::Exited(code) => WorkerEnd::Exited(code),
+            Change::Killed(signal) => WorkerEnd::Signaled(signal),
+        };
+        // Its report comes first, however close the two are.
+        self.read_report(events);
+        events.push_back(Event::WorkerEnded(end));
+        // The number is free for another process from here on.
+        self.worker = None;
+    }
+
+    /// A round of the sweep; it reaps as it goes.
+    fn sweep_round(&mut self, events: &mut VecDeque<Event>) {
+        let Some(mut sweep) = self.sweep.take() else {
+            return;
+        };
+        let round = sweep.round(&mut || {
+            let (pid, change) = process::reap_any()?;
+            self.report_change(pid, change, events);
+            Some(pid)
+        });
+        self.round_due = round == Round::Again;
+        self.sweep = Some(sweep);
+        // It may have reaped the last one, and no signal comes for that.
+        self.reap(events);
     }
 }
 

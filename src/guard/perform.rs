@@ -5,9 +5,9 @@ use std::os::fd::AsFd;
 use super::Running;
 use crate::exit;
 use crate::lease::guard::{Action, Event, Keeper};
-use crate::sys::tree::{Round, Sweep, stop_tree};
+use crate::sys::tree::{Sweep, stop_tree};
 use crate::sys::worker::fork_worker;
-use crate::sys::{SysError, inherited, process, release, stdio};
+use crate::sys::{inherited, process, release, stdio};
 use crate::wire::{FromGuard, Start, StopTo};
 
 /// What an action came to.
@@ -97,7 +97,8 @@ impl Running {
         }
     }
 
-    /// SIGKILL to everybody, now, and again for those who have had it.
+    /// SIGKILL to everybody, and again for those who have had it: a round is
+    /// due, right after the events at hand.
     fn kill_tree(&mut self) {
         match &mut self.sweep {
             None => self.sweep = Some(Sweep::new(&[])),
@@ -107,13 +108,7 @@ impl Running {
                 self.report_unkillable(unkillable);
             }
         }
-        self.sweep_round();
-    }
-
-    pub(super) fn sweep_round(&mut self) {
-        if let Some(sweep) = &mut self.sweep {
-            self.round_due = sweep.round() == Round::Again;
-        }
+        self.round_due = true;
     }
 
     fn report_unkillable(&mut self, processes: Vec<String>) {
@@ -132,8 +127,7 @@ impl Running {
             return 0;
         };
         let handle = self.given.keeper.as_ref().map(AsFd::as_fd);
-        let killed = self.sweep.as_ref().map_or(0, Sweep::killed);
-        let error: SysError = release::execute(file, keeper, handle, killed);
+        let error = release::execute(file, keeper, handle, self.killed);
         stdio::say(&format!(
             "lw-guard: cannot {error}; the lease runs out by itself"
         ));

@@ -12,7 +12,6 @@ use super::pulse::{Pulse, Remedy};
 use crate::lease::keeper::event::GuardEvent;
 use crate::lease::time::BootInstant;
 use crate::sys::guard_process::{GuardProcess, GuardState};
-use crate::sys::process::{self, Change, Waited};
 use crate::sys::socket::{Buffer, Channel, Received, Sent};
 use crate::sys::tree::{Round, Sweep};
 use crate::sys::{Result, clock, readiness};
@@ -67,7 +66,11 @@ enum State {
     /// It is gone; what is left of its tree is being killed.
     Sweeping {
         sweep: Box<Sweep>,
+        /// When the next round is due, whatever children do.
         again_at: BootInstant,
+        /// When whoever is still there counts as unkillable, and gets SIGKILL
+        /// once more.
+        patience_ends: BootInstant,
     },
     /// It is gone, and so is its tree.
     Gone,
@@ -318,6 +321,7 @@ impl Link {
         self.state = State::Sweeping {
             sweep: Box::new(Sweep::new(&[])),
             again_at: now,
+            patience_ends: now + SWEEP_AGAIN,
         };
         News::Event(GuardEvent::Gone)
     }
@@ -330,37 +334,33 @@ impl Link {
 
     /// Reaps, and kills on when that shows that there is more.
     fn sweep(&mut self, now: BootInstant) -> News {
-        let State::Sweeping { sweep, again_at } = &mut self.state else {
+        let State::Sweeping {
+            sweep,
+            again_at,
+            patience_ends,
+        } = &mut self.state
+        else {
             return News::Nothing;
         };
-        let mut due = now >= *again_at;
-        if due {
+        let mut unkillable = Vec::new();
+        if now >= *patience_ends {
+            *patience_ends = now + SWEEP_AGAIN;
+            unkillable = sweep.unkillable();
             sweep.start_over();
         }
-        loop {
-            match process::wait_any() {
-                Waited::Changed {
-                    pid,
-                    change: Change::Exited(_) | Change::Killed(_),
-                } => due |= sweep.reaped(pid),
-                Waited::Changed {
-                    change: Change::Stopped(_) | Change::Continued,
-                    ..
-                } => {}
-                Waited::Nothing => break,
-                Waited::NoChild => {
-                    self.state = State::Gone;
-                    return News::Event(GuardEvent::Swept);
-                }
+        *again_at = match sweep.step() {
+            Round::Again => now,
+            Round::Wait => *patience_ends,
+            Round::Empty => {
+                self.state = State::Gone;
+                return News::Event(GuardEvent::Swept);
             }
+        };
+        if unkillable.is_empty() {
+            News::Nothing
+        } else {
+            News::Unkillable(unkillable.join(", "))
         }
-        if due {
-            *again_at = match sweep.round() {
-                Round::Again => now,
-                Round::Wait => now + SWEEP_AGAIN,
-            };
-        }
-        News::Nothing
     }
 
     fn flush(&mut self) {

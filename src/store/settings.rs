@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -125,5 +126,14 @@ impl StoreSettings {
             schema,
             surroundings,
         )?))
+    }
+
+    /// How long a statement may run on the server at most, whatever its own
+    /// call allows: `--call-timeout`. Set once per connection, it costs nothing.
+    #[must_use]
+    pub fn call_limit(self, limit: Duration) -> Self {
+        match self {
+            Self::Postgres(settings) => Self::Postgres(settings.call_limit(limit)),
+        }
     }
 }

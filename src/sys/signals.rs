@@ -195,13 +195,21 @@ pub fn set_mask(set: SignalSet) {
 /// The guard's dispositions: it acts on nothing that is sent to it, fault
 /// signals aside. Ignored rather than blocked, so that nothing queues up, TTOU
 /// included, so that a guard in the background may write to its terminal.
-/// CHLD stays as it is: ignored, it would have the kernel reap the tree.
+/// CHLD is at its default, whatever the caller has made of it: ignored, it
+/// would have the kernel reap the tree.
 pub fn ignore_all_but_faults() {
     for signal in all().filter(|signal| !FAULTS.contains(signal)) {
         if signal != libc::SIGCHLD {
             set_disposition(signal, Disposition::Ignored);
         }
     }
+    set_disposition(libc::SIGCHLD, Disposition::Default);
+}
+
+/// What the caller had blocked would never reach the keeper: a child's end, a
+/// request to stop. The worker gets the caller's mask all the same.
+pub fn unblock_all() {
+    set_mask(SignalSet::EMPTY);
 }
 
 /// SIGCHLD as a descriptor (`signalfd(2)`): readable when something has become

@@ -245,11 +245,10 @@ fn a_pipe_closes_when_the_worker_closes_it() {
     // below it, and this test reads to the end.
     let place = Place::new();
     let report = place.path("pids");
+    // A tilde stands for a blank in the helper's arguments.
     let script = "exec~sleep~60~>/dev/null";
-    let mut keeper = crate::support::helper_command(
-        "keeper",
-        &[&report, "60000", "sh", "-c", &script.replace('~', "~")],
-    );
+    let mut keeper =
+        crate::support::helper_command("keeper", &[&report, "60000", "sh", "-c", script]);
     let mut keeper = keeper.stdout(std::process::Stdio::piped()).spawn().unwrap();
     let pids = place.lines("pids", 3);
     let guard: i32 = pids[1].parse().unwrap();

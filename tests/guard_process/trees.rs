@@ -110,8 +110,9 @@ fn a_stop_reaches_a_program_behind_a_shell_and_kills_in_the_end() {
 #[test]
 fn with_stop_to_worker_the_rest_gets_it_afterwards() {
     let place = Place::new();
-    let script = "sh -c 'trap \"echo child >>$0; exit\" TERM; echo ready >>$0; while :; do sleep 0.02; done' $1 & \
-                  trap 'sleep 0.1; echo worker >>$1; exit 4' TERM; while :; do sleep 0.02; done";
+    let script = "trap 'sleep 0.1; echo worker >>$1; exit 4' TERM; \
+                  sh -c 'trap \"echo child >>$0; exit\" TERM; echo ready >>$0; while :; do sleep 0.02; done' $1 & \
+                  while :; do sleep 0.02; done";
     let keeper = Keeper::new(&["sh", "-c", script, "sh", &place.path("out")]);
     let mut begin = start(FAR);
     begin.stop_to = StopTo::Worker;
@@ -197,4 +198,14 @@ fn chains_of_forks_are_killed() {
         let took = killed("chains", count, 2);
         assert!(took < Duration::from_secs(20), "{took:?}");
     }
+}
+
+#[test]
+#[ignore = "takes the whole host for some seconds: a measurement"]
+fn measure() {
+    let wanted = std::env::var("LW_MEASURE").unwrap_or_default();
+    let mut words = wanted.split_whitespace();
+    let (name, count) = (words.next().unwrap(), words.next().unwrap());
+    let grows_to = words.next().unwrap().parse().unwrap();
+    killed(name, count, grows_to);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::fault::{Failure, LOCK_NOT_AVAILABLE, QUERY_CANCELED, UNIQUE_VIOLATION};
 use super::link::Rows;
 use super::row::{Cells, timeline};
-use super::{PgStore, SeenTime, calls, sql};
+use super::{PgStore, SeenTime, calls, is_queue_full, sql};
 use crate::lease::ids::Slot;
 use crate::lease::record::{Acquire, Acquired, Expected, Refusal};
 use crate::lease::time::BootInstant;
@@ -71,11 +71,13 @@ impl PgStore {
         locked: Locked,
         deadline: Deadline,
     ) -> Timed<Tried> {
-        let answer = self
-            .call_notifying(deadline, |store, left, quiet| {
-                store.acquisition(request, locked, left, quiet)
-            })
-            .await;
+        // Once: a second one would find the row changed, by the first.
+        let build =
+            |quiet| move |store: &Self, left| store.acquisition(request, locked, left, quiet);
+        let mut answer = self.call_once(deadline, build("off")).await;
+        if is_queue_full(&answer.reply) {
+            answer = self.call_once(deadline, build("on")).await;
+        }
         let reply = match answer.reply {
             Ok(rows) => acquired(&rows).map_or_else(Tried::Failed, Tried::Answered),
             Err(Failure::Refused(refused)) => match refused.code.as_str() {

@@ -23,13 +23,8 @@ const LOOKS: [u32; 6] = [0, 1, 2, 4, 8, 14];
 impl PgStore {
     pub(super) async fn observe_call(&mut self, limit: Duration) -> Observed {
         let deadline = Deadline::new(self.clock, limit);
-        let reused = self.link.is_open();
         let build = |store: &Self, left| store.message(&[sql::OBSERVE], &[], left);
-        let mut answer = self.call(deadline, build).await;
-        // A connection that was idle may have been closed long ago.
-        if reused && matches!(answer.reply, Err(Failure::Unanswered(_))) {
-            answer = self.call(deadline, build).await;
-        }
+        let answer = self.call(deadline, build).await;
         let seen = match answer.reply {
             Ok(rows) => self.observed(&rows, answer.sent_at),
             Err(Failure::Refused(refused)) if refused.is_missing() => {
@@ -233,11 +228,7 @@ impl PgStore {
     async fn check_until(&mut self, term: &Term, deadline: Deadline) -> Renewed {
         let slot = term.slot.to_string();
         let build = |store: &Self, left| store.message(&[sql::CHECK], &[("slot", &slot)], left);
-        let reused = self.link.is_open();
-        let mut answer = self.call(deadline, build).await;
-        if reused && matches!(answer.reply, Err(Failure::Unanswered(_))) {
-            answer = self.call(deadline, build).await;
-        }
+        let answer = self.call(deadline, build).await;
         let checked = match answer.reply {
             Ok(rows) => self.checked(&rows, term),
             Err(failure) => Err(failure),

@@ -104,25 +104,39 @@ impl PgStore {
         sql::fill(&composed, &all)
     }
 
-    /// Connects and sends a message; what was sent when, and the answer.
+    /// Connects and sends a message once; when it was sent, and the answer.
     /// `build` makes the message for the time that is left then.
-    async fn call(
+    async fn call_once(
         &mut self,
         deadline: Deadline,
         build: impl Fn(&Self, Duration) -> String,
     ) -> Timed<Result<Rows, Failure>> {
         if let Err(unknown) = self.link.connect(deadline).await {
             let reply = Err(Failure::Unanswered(unknown));
-            return Timed {
-                sent_at: (self.clock)(),
-                reply,
-            };
+            let sent_at = (self.clock)();
+            return Timed { sent_at, reply };
         }
-        let left = deadline.left();
-        let message = build(self, left);
+        let message = build(self, deadline.left());
         let sent_at = (self.clock)();
         let reply = self.link.send(message, deadline).await;
         Timed { sent_at, reply }
+    }
+
+    /// The same for a message that may come twice: an idle connection may
+    /// have been closed long ago, by a restart of the server or of a pooler.
+    /// That shows when it is used; then a fresh one is tried at once.
+    async fn call(
+        &mut self,
+        deadline: Deadline,
+        build: impl Fn(&Self, Duration) -> String,
+    ) -> Timed<Result<Rows, Failure>> {
+        let reused = self.link.is_open();
+        let answer = self.call_once(deadline, &build).await;
+        let closed = answer.reply.is_err() && !self.link.is_open();
+        if reused && closed && !deadline.left().is_zero() {
+            return self.call_once(deadline, &build).await;
+        }
+        answer
     }
 
     /// As [`Self::call`], for a message that may notify: where the queue of
@@ -135,14 +149,18 @@ impl PgStore {
         let answer = self
             .call(deadline, |store, left| build(store, left, "off"))
             .await;
-        match &answer.reply {
-            Err(Failure::Refused(refused)) if refused.code == PROGRAM_LIMIT_EXCEEDED => {
-                self.call(deadline, |store, left| build(store, left, "on"))
-                    .await
-            }
-            _ => answer,
+        if is_queue_full(&answer.reply) {
+            return self
+                .call(deadline, |store, left| build(store, left, "on"))
+                .await;
         }
+        answer
     }
+}
+
+/// Whether the queue of notifications kept a message from being committed.
+fn is_queue_full(reply: &Result<Rows, Failure>) -> bool {
+    matches!(reply, Err(Failure::Refused(refused)) if refused.code == PROGRAM_LIMIT_EXCEEDED)
 }
 
 impl Store for PgStore {

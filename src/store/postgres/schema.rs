@@ -35,6 +35,18 @@ select set_config('lock_timeout', :ddl_lock_timeout, true),
 select pg_advisory_xact_lock(:advisory_class, 0)::text;
 ";
 
+/// Somebody else may have been faster since we looked: then what he has made
+/// must stay.
+const MUST_BE_MISSING: &str = "
+do $leasewrap$
+begin
+    if to_regclass(:lease_text) is not null then
+        raise exception 'somebody else has set it up' using errcode = 'duplicate_table';
+    end if;
+end
+$leasewrap$;
+";
+
 /// What is there. One row.
 const LOOK: &str = "
 select to_regnamespace(:schema_ident) is not null as schema,
@@ -46,12 +58,17 @@ const VERSION_THERE: &str = "
 select v.version, v.compatible_from from :schema.lease_schema v;
 ";
 
-/// Removes what the set-up makes and nothing else; the schema itself where
-/// nothing else is in it. Triggers of protected tables go with the function.
-const DROP: &str = "
-drop function if exists :schema.fence_table() cascade;
+/// Removes the tables of a set-up of which only a part is left.
+const DROP_TABLES: &str = "
 drop table if exists :schema.lease, :schema.lease_incarnation, :schema.lease_pause,
     :schema.event, :schema.lease_schema;
+";
+
+/// Removes what else the set-up makes and nothing else; the schema itself
+/// where nothing else is in it. Triggers of protected tables go with their
+/// function.
+const DROP_REST: &str = "
+drop function if exists :schema.fence_table() cascade;
 drop function if exists :schema.fence(text, bigint, interval),
     :schema.end_lockers(text, integer), :schema.lockers(text, integer),
     :schema.lease_kept(), :schema.lease_changed(), :schema.incarnation();
@@ -118,6 +135,8 @@ fn names(schema: &str) -> [(&'static str, String); 5] {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum There {
     Nothing,
+    /// Somebody has dropped a part.
+    Part,
     /// A table `lease` that is not ours.
     Foreign,
     Ours,
@@ -159,9 +178,10 @@ impl PgStore {
                     None => return Err(Failure::Unanswered(self.foreign())),
                 }
             }
-            There::Nothing => {}
+            There::Nothing | There::Part => {}
         }
-        let build = |store: &Self, _| store.ddl(&[BEGIN, SCHEMA], deadline);
+        let build =
+            |store: &Self, _| store.ddl(&[BEGIN, MUST_BE_MISSING, DROP_TABLES, SCHEMA], deadline);
         self.call(deadline, build).await.reply.map(drop)
     }
 
@@ -184,7 +204,8 @@ impl PgStore {
         Ok(match (cells.flag("lease")?, cells.flag("version")?) {
             (true, true) => There::Ours,
             (true, false) => There::Foreign,
-            (false, _) => There::Nothing,
+            (false, true) => There::Part,
+            (false, false) => There::Nothing,
         })
     }
 
@@ -207,7 +228,7 @@ impl PgStore {
         deadline: Deadline,
     ) -> Option<Unknown> {
         match self.there(deadline).await {
-            Ok(There::Nothing) => None,
+            Ok(There::Nothing | There::Part) => None,
             Ok(There::Foreign) => Some(self.foreign()),
             Ok(There::Ours) => {
                 let schema = self.link.settings().schema();
@@ -255,9 +276,9 @@ impl PgStore {
         match self.there(deadline).await? {
             There::Nothing => return Ok(false),
             There::Foreign => return Err(Failure::Unanswered(self.foreign())),
-            There::Ours => {}
+            There::Part | There::Ours => {}
         }
-        let build = |store: &Self, _| store.ddl(&[BEGIN, DROP], deadline);
+        let build = |store: &Self, _| store.ddl(&[BEGIN, DROP_TABLES, DROP_REST], deadline);
         self.call(deadline, build).await.reply.map(|_| true)
     }
 }

@@ -88,7 +88,7 @@ create index event_name_at on :schema.event (name, at);
 
 -- Which database this is, as far as lost commits go: the system's identifier
 -- and the timeline; the postmaster's start where they cannot be read.
-create function :schema.incarnation() returns text
+create or replace function :schema.incarnation() returns text
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $leasewrap$
 begin
     if pg_is_in_recovery() then
@@ -105,7 +105,7 @@ $leasewrap$;
 
 -- Tells listeners, and the history, of every change of holder, token, closed
 -- token or release and of every request, whoever makes it.
-create function :schema.lease_changed() returns trigger
+create or replace function :schema.lease_changed() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $leasewrap$
 declare
     what text;
@@ -162,7 +162,7 @@ for each row when (
 ) execute function :schema.lease_changed();
 
 -- Rows hold the tokens that must never be handed out again.
-create function :schema.lease_kept() returns trigger
+create or replace function :schema.lease_kept() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $leasewrap$
 begin
     raise exception 'rows of % are never deleted: they hold the tokens handed out so far',
@@ -175,7 +175,7 @@ create trigger lease_kept before delete or truncate on :schema.lease
 for each statement execute function :schema.lease_kept();
 
 -- Which sessions hold the row of a slot by a lock. `who` is for people.
-create function :schema.lockers(lease_name text, lease_slot integer)
+create or replace function :schema.lockers(lease_name text, lease_slot integer)
 returns table (pid integer, who text)
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $leasewrap$
 declare
@@ -213,7 +213,7 @@ end
 $leasewrap$;
 
 -- Ends those sessions, where the caller may. `who` also says what became of them.
-create function :schema.end_lockers(lease_name text, lease_slot integer)
+create or replace function :schema.end_lockers(lease_name text, lease_slot integer)
 returns table (who text)
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $leasewrap$
 declare
@@ -235,7 +235,7 @@ $leasewrap$;
 -- keeps it so until the transaction has ended: a take-over waits. Call it
 -- outside savepoints, late in short transactions. `hold`: how long the
 -- transaction may be idle at most before it is aborted (default: the ttl).
-create function :schema.fence(lease text, token bigint, hold interval default null)
+create or replace function :schema.fence(lease text, token bigint, hold interval default null)
 returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $leasewrap$
@@ -282,7 +282,7 @@ $leasewrap$;
 
 -- The trigger of protected tables: its first argument is the lease, the
 -- others are roles that need no token.
-create function :schema.fence_table() returns trigger
+create or replace function :schema.fence_table() returns trigger
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $leasewrap$
 declare
     lease text := coalesce(current_setting('leasewrap.name', true), '');

@@ -37,7 +37,7 @@ pub struct PgSettings {
     source: PgSource,
     schema: String,
     surroundings: Surroundings,
-    session_limit: Duration,
+    call_limit: Duration,
 }
 
 impl PgSettings {
@@ -67,23 +67,21 @@ impl PgSettings {
             source,
             schema: schema.to_owned(),
             surroundings,
-            session_limit: Duration::from_secs(60),
+            call_limit: Duration::from_secs(30),
         };
         settings.targets()?;
         Ok(settings)
     }
 
-    /// How long a statement may run on the server at most, whatever its call
-    /// allows: `--call-timeout` (default 60 s). Set once per connection, so
-    /// it costs nothing.
+    /// How long a statement may run on the server at most (default 30 s).
     #[must_use]
-    pub fn session_limit(mut self, limit: Duration) -> Self {
-        self.session_limit = limit;
+    pub fn call_limit(mut self, limit: Duration) -> Self {
+        self.call_limit = limit;
         self
     }
 
     pub(super) fn statement_limit(&self) -> Duration {
-        self.session_limit
+        self.call_limit
     }
 
     /// `--schema`.

@@ -230,7 +230,8 @@ pub(super) const TAKE_NEW: &str = "
 
 /// Closes the token of a row that is still as it was watched, so that no new
 /// transaction passes the fence: no change of a key, so it passes beside
-/// those that have. Then ends the sessions that hold the row, where we may.
+/// those that have. Then, and only then, ends the sessions that hold the row,
+/// where we may.
 /// The first statement has no row where nothing was closed.
 pub(super) const CLOSE_WATCHED: &str = "
 update :schema.lease l set closed_token = l.token
@@ -238,7 +239,9 @@ where l.name = :name and l.slot = :slot
     and l.token = :token and l.revision = :revision and l.released_at is null
     and :schema.incarnation() = :server_incarnation
 returning l.token;
-select who from :schema.end_lockers(:name, :slot);
+select e.who from :schema.lease l cross join lateral :schema.end_lockers(l.name, l.slot) e
+where l.name = :name and l.slot = :slot
+    and l.token = :token and l.revision = :revision and l.closed_token = l.token;
 ";
 
 /// Which sessions hold the row, for people.

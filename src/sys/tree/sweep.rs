@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::children::Lister;
-use super::{Member, Signalled, signal_member, stat};
+use super::process::Haste;
+use super::{Member, Signalled, children_of_self, process, signal_member, stat};
 
 /// In one round, so often at most is the tree walked to find who is new.
 const WALKS: u32 = 64;
@@ -20,8 +21,14 @@ const REPORTED: usize = 16;
 /// chance to fork; then nothing escapes SIGKILL. Killing at once would free
 /// the children of whoever dies, faster than they are found when many fork.
 ///
-/// Reaping is the caller's; it tells with [`Sweep::reaped`]. The caller calls
-/// [`Sweep::round`] again when that says so, until `wait` says ECHILD.
+/// Who appears only after the first walk was forked by somebody on the move,
+/// and is on the move itself (a chain of forks): it gets SIGKILL on sight.
+/// The kernel gives up a fork for SIGKILL to its very end, for SIGSTOP only
+/// at its beginning (`copy_process` in kernel/fork.c), and most of the life of
+/// a chain's link is its fork.
+///
+/// The guard calls [`Sweep::round`] when it is due, until `wait` says ECHILD;
+/// a keeper, [`Sweep::step`], until that says [`Round::Empty`].
 #[derive(Debug)]
 pub struct Sweep {
     lister: Lister,
@@ -33,6 +40,9 @@ pub struct Sweep {
     killed: HashSet<i32>,
     /// EPERM at the last attempt.
     refused: HashSet<i32>,
+    /// For [`Sweep::step`]: a round is due.
+    due: bool,
+    _haste: Haste,
 }
 
 /// What a round came to.
@@ -44,6 +54,8 @@ pub enum Round {
     /// Everybody who is there has got SIGKILL: again when [`Sweep::reaped`]
     /// says so, or after a while.
     Wait,
+    /// Nothing is left. Said by [`Sweep::step`] alone.
+    Empty,
 }
 
 /// One process of the tree, in one round.
@@ -73,6 +85,8 @@ impl Sweep {
             dying: HashSet::new(),
             killed: HashSet::new(),
             refused: HashSet::new(),
+            due: true,
+            _haste: Haste::make(),
         }
     }
 
@@ -82,23 +96,33 @@ impl Sweep {
     }
 
     /// Freezes the tree and sends SIGKILL to all of it. Bounded, also while
-    /// it grows.
-    pub fn round(&mut self) -> Round {
+    /// it grows. `reap_one` reaps a child that has ended, if there is one.
+    pub fn round(&mut self, reap_one: &mut dyn FnMut() -> Option<i32>) -> Round {
         self.refused.clear();
         let mut tree = HashMap::new();
         let mut at_rest = false;
         let mut walks_for_a_stop = 0;
+        let mut signal = libc::SIGSTOP;
         for _ in 0..WALKS {
-            let walked = self.walk(&mut tree);
+            // The ended links of a chain would fill the lists.
+            while let Some(pid) = reap_one() {
+                tree.remove(&pid);
+                self.dying.remove(&pid);
+            }
+            let walked = self.walk(&mut tree, signal);
+            signal = libc::SIGKILL;
             if walked.new {
                 walks_for_a_stop = 0;
-                continue;
+            } else {
+                at_rest = !walked.moving;
+                walks_for_a_stop += 1;
+                if at_rest || walks_for_a_stop == WALKS_FOR_A_STOP {
+                    break;
+                }
             }
-            at_rest = !walked.moving;
-            walks_for_a_stop += 1;
-            if at_rest || walks_for_a_stop == WALKS_FOR_A_STOP {
-                break;
-            }
+            // A signal takes effect when its process gets to run: where many
+            // wait for a processor, each needs but a moment to stop or end.
+            process::yield_now();
         }
         let somebody_new = self.kill(&tree);
         // Who was not at rest may have forked on before SIGKILL came; a round
@@ -114,7 +138,32 @@ impl Sweep {
     /// again. To be called once in a while: a pid that somebody else has
     /// reaped (a parent that we may not kill) may mean another by now.
     pub fn start_over(&mut self) {
+        self.due = true;
         self.dying.clear();
+    }
+
+    /// For a keeper: reaps whoever has ended, and makes a round if one is due.
+    /// To be called at every SIGCHLD, and after [`Sweep::start_over`].
+    ///
+    /// [`Round::Empty`] when `wait` says ECHILD; with exceptions, when none
+    /// but those is left. End those before, and it is always `wait` that
+    /// says it.
+    pub fn step(&mut self) -> Round {
+        let except = self.except.clone();
+        while let Some(pid) = reap_one_but(&except) {
+            self.due |= self.reaped(pid);
+        }
+        if self.due && !self.nothing_is_left() {
+            let round = self.round(&mut || reap_one_but(&except));
+            self.due = round == Round::Again;
+        }
+        if self.nothing_is_left() {
+            Round::Empty
+        } else if self.due {
+            Round::Again
+        } else {
+            Round::Wait
+        }
     }
 
     /// To be called for each process that the caller has reaped; whether a
@@ -149,20 +198,20 @@ impl Sweep {
         reports
     }
 
-    /// For a keeper that leaves some children alone, so that `wait` cannot
-    /// say ECHILD: whether none but those is there. Reap before.
-    pub fn is_empty(&mut self) -> bool {
+    fn nothing_is_left(&self) -> bool {
+        if self.except.is_empty() {
+            return !process::has_child();
+        }
         // Twice: who ends while a list is read may hide a sibling.
         (0..2).all(|_| {
             let mut children = Vec::new();
-            self.lister.refresh();
-            self.lister.children_of_self(&mut children);
+            children_of_self(&mut children);
             children.iter().all(|pid| self.except.contains(pid))
         })
     }
 
-    /// Walks the tree once and stops whoever is new.
-    fn walk(&mut self, tree: &mut HashMap<i32, Found>) -> Walked {
+    /// Walks the tree once and sends `signal` to whoever is new.
+    fn walk(&mut self, tree: &mut HashMap<i32, Found>, signal: i32) -> Walked {
         let mut walked = Walked::default();
         self.lister.refresh();
         let mut children = Vec::new();
@@ -181,7 +230,7 @@ impl Sweep {
         let mut visited = HashSet::new();
         while let Some(member) = waiting.pop() {
             if visited.insert(member.pid) {
-                self.visit(member, tree, &mut walked, &mut children);
+                self.visit(member, signal, tree, &mut walked, &mut children);
                 let below = children.drain(..).filter(|pid| !tree.contains_key(pid));
                 waiting.extend(below.map(|pid| Member { pid, own: false }));
             }
@@ -189,10 +238,11 @@ impl Sweep {
         walked
     }
 
-    /// Stops one process if it is new, and lists its children.
+    /// Sends `signal` to one process if it is new, and lists its children.
     fn visit(
         &mut self,
         member: Member,
+        signal: i32,
         tree: &mut HashMap<i32, Found>,
         walked: &mut Walked,
         children: &mut Vec<i32>,
@@ -200,8 +250,13 @@ impl Sweep {
         let may_be_stopped = if tree.contains_key(&member.pid) || self.dying.contains(&member.pid) {
             !self.refused.contains(&member.pid)
         } else {
-            match signal_member(member, &[libc::SIGSTOP], |pid| tree.contains_key(&pid)) {
-                Signalled::Sent => true,
+            match signal_member(member, &[signal], |pid| tree.contains_key(&pid)) {
+                Signalled::Sent => {
+                    if signal == libc::SIGKILL {
+                        self.note_killed(member.pid);
+                    }
+                    true
+                }
                 Signalled::Refused => {
                     self.refused.insert(member.pid);
                     false
@@ -236,8 +291,7 @@ impl Sweep {
             };
             match signal_member(member, &[libc::SIGKILL], |pid| tree.contains_key(&pid)) {
                 Signalled::Sent => {
-                    self.dying.insert(*pid);
-                    self.killed.insert(*pid);
+                    self.note_killed(*pid);
                     somebody_new = true;
                 }
                 Signalled::Refused => {
@@ -248,4 +302,22 @@ impl Sweep {
         }
         somebody_new
     }
+
+    fn note_killed(&mut self, pid: i32) {
+        self.dying.insert(pid);
+        self.killed.insert(pid);
+    }
+}
+
+/// Reaps a child that has ended; the exceptions are somebody else's to reap.
+fn reap_one_but(except: &HashSet<i32>) -> Option<i32> {
+    if except.is_empty() {
+        return process::reap_any().map(|(pid, _)| pid);
+    }
+    let mut children = Vec::new();
+    children_of_self(&mut children);
+    children.retain(|pid| !except.contains(pid));
+    children
+        .into_iter()
+        .find(|pid| process::reap(*pid).is_some())
 }

@@ -1,0 +1,254 @@
+//! Several hosts, servers in recovery, fail-overs.
+
+use std::time::Duration;
+
+use leasewrap::lease::ids::Token;
+use leasewrap::lease::record::{Acquired, Expected, Fault, Loss, Observed, Renewed, Unknown};
+use leasewrap::store::settings::{Given, Surroundings};
+use leasewrap::store::{Notice, Store, StoreSettings, Watch};
+use tokio::time::{Instant, timeout};
+
+use super::bench_on;
+use crate::bench::{self, Bench, LIMIT, granted, run};
+use crate::support::proxy::{Accept, Proxy};
+use crate::support::server::{Options, Server, Stop};
+use crate::support::wait::{SOON, until_true};
+
+/// One URL with these ports, in this order.
+fn of_ports(ports: &[u16]) -> StoreSettings {
+    let hosts: Vec<String> = ports
+        .iter()
+        .map(|port| format!("127.0.0.1:{port}"))
+        .collect();
+    bench::settings(
+        &format!("postgres://postgres@{}/postgres", hosts.join(",")),
+        "leasewrap",
+    )
+}
+
+fn unknown(observed: Observed) -> Unknown {
+    match observed {
+        Observed::Unknown(unknown) => unknown,
+        other => panic!("it was answered: {other:?}"),
+    }
+}
+
+#[test]
+fn a_standby_server_is_passed_over_and_not_believed() {
+    let primary = Server::start();
+    let bench = bench_on(&primary);
+    let standby = primary.replica(Options::default());
+    run(async {
+        let both = Bench {
+            settings: of_ports(&[standby.port(), primary.port()]),
+            ..bench.clone()
+        };
+        let mut one = both.contender("one");
+        let (term, grant) = one.take(0).await;
+        one.renewed(&term).await;
+        let mut watch = both.store().watch();
+        assert_eq!(timeout(LIMIT, watch.next()).await, Ok(Notice::Connected));
+        one.release(&term, &grant).await;
+        assert_eq!(timeout(LIMIT, watch.next()).await, Ok(Notice::Changed));
+
+        let only = Bench {
+            settings: of_ports(&[standby.port()]),
+            ..bench.clone()
+        };
+        let mut two = only.contender("two");
+        let said = unknown(two.store.observe(LIMIT).await);
+        assert_eq!(said.fault, Fault::ReadOnly, "{said:?}");
+        let renewed = two.renew(&term).await;
+        let Renewed::Unknown(said) = renewed else {
+            panic!("{renewed:?}")
+        };
+        assert_eq!(said.fault, Fault::ReadOnly, "{said:?}");
+        let Renewed::Unknown(said) = two.store.check(&term, LIMIT).await else {
+            panic!()
+        };
+        assert_eq!(said.fault, Fault::ReadOnly, "{said:?}");
+        // Operators may look there.
+        use leasewrap::store::admin::Admin;
+        let seen = two.store.status(None, LIMIT).await.expect("status");
+        assert!(seen.server.in_recovery && seen.value.len() == 1);
+    });
+}
+
+#[test]
+fn a_host_that_hangs_does_not_eat_the_others_time() {
+    let server = Server::start();
+    let bench = bench_on(&server);
+    let hanging = Proxy::to(server.port());
+    hanging.accept(Accept::Hang);
+    let urls = [hanging.url("postgres"), server.url()];
+    let surroundings = Surroundings::new([], Some("postgres".to_owned()), "/".into());
+    let repeated = StoreSettings::new(Given::Urls(&urls), "leasewrap", surroundings);
+    let in_one_url = of_ports(&[hanging.port(), hanging.port(), server.port()]);
+    run(async {
+        for settings in [repeated.expect("they are right"), in_one_url] {
+            let bench = Bench {
+                settings,
+                ..bench.clone()
+            };
+            let start = Instant::now();
+            assert!(matches!(
+                bench.store().observe(LIMIT).await,
+                Observed::Seen(_)
+            ));
+            assert!(start.elapsed() < LIMIT / 3, "after {:?}", start.elapsed());
+        }
+        // `connect_timeout` is for each host.
+        let alone = format!("{}?connect_timeout=1", hanging.url("postgres"));
+        let bench = Bench {
+            settings: bench::settings(&alone, "leasewrap"),
+            ..bench
+        };
+        let start = Instant::now();
+        let said = unknown(bench.store().observe(LIMIT).await);
+        assert!(
+            start.elapsed() < LIMIT / 2 && said.fault == Fault::Transient,
+            "{said:?}"
+        );
+    });
+}
+
+#[test]
+fn a_holder_keeps_a_row_that_survived_a_fail_over_and_loses_one_that_did_not() {
+    let primary = Server::start();
+    let bench = bench_on(&primary);
+    let standby = primary.replica(Options::default());
+    let settings = of_ports(&[primary.port(), standby.port()]);
+    let kept = Bench {
+        settings: settings.clone(),
+        ..bench
+    };
+    let lost = Bench {
+        settings,
+        name: bench::name(),
+    };
+    run(async {
+        let (mut one, mut two) = (kept.contender("one"), lost.contender("two"));
+        let (term, grant) = one.take(0).await;
+        let arrived = format!(
+            "select count(*) from leasewrap.lease where name = '{}'",
+            kept.name
+        );
+        until_true("the row is on the standby", SOON, || {
+            standby.psql(&arrived) == "1"
+        });
+        standby.psql("alter system set primary_conninfo = ''");
+        standby.psql("select pg_reload_conf()");
+        until_true("nothing more arrives there", SOON, || {
+            standby.psql("select count(*) from pg_stat_wal_receiver") == "0"
+        });
+        let (gone, gone_grant) = two.take(0).await;
+        let released = one.renewed(&term).await;
+        one.release(&term, &released).await;
+        let (again, _) = one.take(0).await;
+        // The primary dies with all that: another term, its token, a release.
+        primary.stop(Stop::Kill);
+        standby.promote();
+
+        assert_eq!(two.renew(&gone).await, Renewed::Lost(Loss::Missing));
+        assert_eq!(
+            two.store.check(&gone, LIMIT).await,
+            Renewed::Lost(Loss::Missing)
+        );
+        let reply = one.renew(&again).await;
+        let Renewed::Lost(Loss::OtherHolder { token, .. }) = reply else {
+            panic!("{reply:?}")
+        };
+        assert_eq!(token, term.token, "the row has gone back");
+        let survived = one.renewed(&term).await;
+        assert_ne!(survived.incarnation, grant.incarnation);
+        assert_eq!(
+            survived.incarnation.0,
+            grant.incarnation.0.replace("/1", "/2")
+        );
+
+        let seen = two.observe().await;
+        assert_eq!(seen.server.timeline, Some(2));
+        assert!(seen.server.incarnation != gone_grant.incarnation);
+        let seen = two.observe().await;
+        assert!(
+            seen.server.known_for.is_some_and(|known| known < SOON),
+            "{seen:?}"
+        );
+        let mut request = two.request(&seen, 0);
+        assert_eq!(request.expected, Expected::Missing);
+        request.in_doubt = true;
+        let reply = two.store.acquire(&request, LIMIT).await.reply;
+        let Acquired::Granted(new) = reply else {
+            panic!("{reply:?}")
+        };
+        assert!(
+            new.token >= Token(2 << 40) && new.token > gone.token,
+            "{new:?}"
+        );
+        granted(one.renew(&term).await);
+    });
+}
+
+#[test]
+fn a_server_that_went_away_and_came_back_is_found_again() {
+    let server = Server::start();
+    let bench = bench_on(&server);
+    run(async {
+        let mut one = bench.contender("one");
+        let (term, grant) = one.take(0).await;
+        let mut watch = bench.store().watch();
+        assert_eq!(timeout(LIMIT, watch.next()).await, Ok(Notice::Connected));
+        server.stop(Stop::Fast);
+        assert!(matches!(
+            timeout(LIMIT, watch.next()).await,
+            Ok(Notice::Unavailable(_))
+        ));
+        let said = unknown(one.store.observe(Duration::from_secs(1)).await);
+        assert_eq!(said.fault, Fault::Transient, "{said:?}");
+        assert!(said.message.contains("connection refused"), "{said:?}");
+        server.start_again();
+        assert_eq!(
+            one.renewed(&term).await.incarnation,
+            grant.incarnation,
+            "a restart loses nothing"
+        );
+        assert_eq!(
+            timeout(LIMIT * 2, watch.next()).await,
+            Ok(Notice::Connected)
+        );
+    });
+}
+
+#[test]
+fn the_postmasters_start_stands_in_where_the_timeline_cannot_be_read() {
+    let server = Server::start();
+    server.psql(
+        "revoke execute on function pg_control_system() from public; create role narrow login",
+    );
+    server.psql("grant create on database postgres to narrow");
+    let url = server.url_of("narrow", "postgres");
+    let bench = Bench::new(bench::settings(&url, "leasewrap"));
+    super::set_up(&bench.settings);
+    run(async {
+        let mut one = bench.contender("one");
+        let seen = one.observe().await;
+        assert!(
+            seen.server.incarnation.0.starts_with("started "),
+            "{seen:?}"
+        );
+        assert_eq!(seen.server.timeline, None);
+        let (term, grant) = one.take(0).await;
+        server.restart(Stop::Fast);
+        let renewed = one
+            .store
+            .renew(&term, &one.terms.clone(), LIMIT)
+            .await
+            .reply;
+        let renewed = match renewed {
+            // The idle connection was closed by the restart.
+            Renewed::Unknown(_) => one.renewed(&term).await,
+            other => granted(other),
+        };
+        assert_ne!(renewed.incarnation, grant.incarnation);
+    });
+}
