@@ -4,6 +4,7 @@
 
 mod calls;
 pub mod claim;
+pub mod hooks;
 mod link;
 mod pulse;
 pub mod releaser;
@@ -25,6 +26,7 @@ use uuid::Uuid;
 
 use self::calls::Calls;
 use self::claim::ClaimFile;
+use self::hooks::{HookSettings, Hooks};
 use self::link::{Link, News};
 use self::signals::{Doing, Meaning, Terminal};
 use self::watcher::{AFTER_START, Watcher};
@@ -65,6 +67,8 @@ pub struct Settings {
     pub stop_to: StopTo,
     /// `--pgoptions`.
     pub pgoptions: PgOptions,
+    /// `--precheck`, `--on-event`, `--hook-timeout`.
+    pub hooks: HookSettings,
 }
 
 /// Who is told what happens: the log, and whatever else shows it. Must never
@@ -118,6 +122,11 @@ where
         timer,
         self_kill: SelfKill::new()?,
         terminal: terminal_of(inherited::get()),
+        hooks: Hooks::new(
+            settings.hooks.clone(),
+            settings.name.clone(),
+            settings.config.terms.clone(),
+        ),
         stop_asked: false,
         killing: false,
         why_known: false,
@@ -159,6 +168,7 @@ struct Loop<S: Store, B, A> {
     self_kill: SelfKill,
     terminal: Terminal,
     audience: A,
+    hooks: Hooks,
     /// A stop was asked for, in this term or while standing by.
     stop_asked: bool,
     /// The tree was told to die.
@@ -175,6 +185,7 @@ enum Seen {
     Guard(News),
     Reply(Event),
     Notice(Notice),
+    Hook(hooks::Seen),
 }
 
 impl<S, B, A> Loop<S, B, A>
@@ -188,7 +199,9 @@ where
         let commands = self.keeper.start(&first);
         self.perform_all(commands, first.at);
         loop {
-            if let Some(outcome) = self.outcome.take() {
+            if self.hooks.are_done()
+                && let Some(outcome) = self.outcome.take()
+            {
                 return Ok(outcome);
             }
             self.set_timers()?;
@@ -204,6 +217,7 @@ where
                 news = self.link.next() => Seen::Guard(news),
                 reply = self.calls.next() => Seen::Reply(reply),
                 notice = self.watcher.next() => Seen::Notice(notice),
+                hook = self.hooks.next() => Seen::Hook(hook),
             };
             self.handle(seen);
         }
@@ -214,6 +228,7 @@ where
             self.keeper.next_wakeup(),
             self.link.next_wakeup(),
             self.watcher.next_wakeup(),
+            self.hooks.next_wakeup(),
         ];
         self.timer.set(wakeups.into_iter().flatten().min())?;
         let kill_at = match self.keeper.phase() {
@@ -239,6 +254,11 @@ where
             Seen::Guard(news) => self.news(news),
             Seen::Reply(event) => self.happened(event),
             Seen::Notice(notice) => self.notice(notice),
+            Seen::Hook(hook) => {
+                if let Some(fit) = self.hooks.happened(hook, clock::now()) {
+                    self.happened(Event::Fit(fit));
+                }
+            }
         }
     }
 
@@ -246,8 +266,9 @@ where
         self.timer.consume();
         let at = clock::now();
         self.watcher.wake(at);
-        let news = self.link.wake(at);
+        let news = self.link.wake(at, &self.hooks.children());
         self.news(news);
+        self.hooks.wake(at);
         if self.keeper.next_wakeup().is_some_and(|due| at >= due) {
             self.happened(Event::Wake);
         }
@@ -259,12 +280,17 @@ where
                 self.stop_asked = true;
                 self.happened(Event::Stop(StopCause::Signal(signal)));
             }
+            Meaning::HurryUp if self.outcome.is_some() => self.hooks.hurry_up(clock::now()),
             Meaning::HurryUp => self.happened(Event::HurryUp),
             Meaning::PassOn(signal) => self.link.send(&ToGuard::Signal(signal)),
             Meaning::Child => {
-                let news = self.link.child_changed(clock::now());
+                let now = clock::now();
+                self.hooks.child_changed(now);
+                let mut ours = self.hooks.children();
+                let news = self.link.child_changed(now, &ours);
                 if !self.link.is_sweeping() {
-                    process::reap_orphans(&[self.link.pid()]);
+                    ours.extend(self.link.child());
+                    process::reap_orphans(&ours);
                 }
                 self.news(news);
             }
@@ -275,7 +301,8 @@ where
 
     fn doing(&self) -> Doing {
         match self.keeper.phase() {
-            _ if self.stop_asked => Doing::Stopping,
+            // Only hooks are waited for.
+            _ if self.stop_asked || self.outcome.is_some() => Doing::Stopping,
             Phase::Standby => Doing::StandingBy,
             Phase::Acquiring | Phase::Starting => Doing::Starting,
             Phase::Holding | Phase::Stopping | Phase::Releasing | Phase::Ended => Doing::Running,
@@ -289,9 +316,11 @@ where
                     GuardEvent::Started { .. } => {
                         self.watcher.begin_at(clock::now() + AFTER_START);
                     }
-                    GuardEvent::WorkerEnded(end) => self.why_ended(worker_words(*end)),
-                    GuardEvent::NotStarted(_) => self.why_ended("the worker was not started"),
-                    GuardEvent::Gone => self.why_ended("the guard process died"),
+                    GuardEvent::WorkerEnded(end) => self.why_ended("worker", &worker_words(*end)),
+                    GuardEvent::NotStarted(_) => {
+                        self.why_ended("not-started", "the worker was not started");
+                    }
+                    GuardEvent::Gone => self.why_ended("guard-died", "the guard process died"),
                     GuardEvent::Ready
                     | GuardEvent::Stopping(_)
                     | GuardEvent::Empty
@@ -317,11 +346,12 @@ where
         }
     }
 
-    /// For the history: what came first is why the term ended.
-    fn why_ended(&mut self, why: impl Into<String>) {
+    /// For the history and the hooks: what came first is why the term ended.
+    fn why_ended(&mut self, reason: &'static str, words: &str) {
         if !self.why_known {
             self.why_known = true;
-            self.calls.because(why.into());
+            self.calls.because(words.to_owned());
+            self.hooks.because(reason, words);
         }
     }
 
@@ -415,10 +445,12 @@ where
             }
             Command::Dismiss => self.link.dismiss(),
             Command::NewGuard => return self.new_guard(),
-            // Without a precheck everybody is fit.
-            Command::Precheck => return Some(Event::Fit(true)),
+            Command::Precheck => self.hooks.precheck(at),
             Command::Tell(transition) => self.tell(&transition, at),
-            Command::End(outcome) => self.outcome = Some(outcome),
+            Command::End(outcome) => {
+                self.outcome = Some(outcome);
+                self.hooks.end(at);
+            }
         }
         None
     }
@@ -472,16 +504,23 @@ where
             },
             Transition::Released { .. } => self.claims.nothing(),
             Transition::Stopping(cause) => {
-                self.why_ended(stop_words(cause));
+                self.why_ended(cause.name(), &stop_words(cause));
                 Ok(())
             }
             Transition::Losing { .. } => {
-                self.why_ended("no renewal came through in time");
+                self.why_ended("deadline", "no renewal came through in time");
+                Ok(())
+            }
+            Transition::Lost { loss: Some(loss) } => {
+                self.why_ended(loss.name(), &loss.to_string());
+                Ok(())
+            }
+            Transition::Lost { loss: None } => {
+                self.why_ended("deadline", "no renewal came through until the deadline");
                 Ok(())
             }
             Transition::CallFailed { .. }
             | Transition::IncarnationChanged { .. }
-            | Transition::Lost { .. }
             | Transition::HolderChanged { .. } => Ok(()),
         };
         if let Err(error) = written {
@@ -489,6 +528,7 @@ where
             tracing::warn!(event = "claim-not-written", "cannot {error}");
         }
         self.audience.told(transition, &self.keeper, at);
+        self.hooks.told(transition, at);
     }
 }
 

@@ -11,6 +11,7 @@ use super::timing::TimingArgs;
 use super::usage::UsageError;
 use super::values;
 use crate::exit::{self, ExitCodes};
+use crate::keeper::hooks::HookSettings;
 use crate::lease::ids::{Label, LeaseName, TextError, Value};
 use crate::lease::keeper::Takeover;
 use crate::lease::record::Terms;
@@ -31,6 +32,8 @@ pub struct RunArgs {
     timing: TimingArgs,
     #[command(flatten)]
     worker: WorkerArgs,
+    #[command(flatten)]
+    hooks: HookArgs,
     #[command(flatten)]
     log: LogArgs,
 
@@ -200,6 +203,51 @@ struct WorkerArgs {
     pgoptions: bool,
 }
 
+/// Commands that leasewrap runs beside the worker.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Hooks")]
+struct HookArgs {
+    /// Hold the lease only while this shell command passes
+    ///
+    /// Run before every attempt and on every renewal interval. Not 0, not
+    /// startable or not done within --hook-timeout: no attempt, or an orderly
+    /// stop and exit 120.
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        env = "LEASEWRAP_PRECHECK",
+        hide_env_values = true
+    )]
+    #[arg(value_parser = values::shell_command)]
+    precheck: Option<OsString>,
+
+    /// Run this shell command at every change
+    ///
+    /// At acquired, renewed-late, losing, lost, released, holder-changed: one
+    /// at a time, in order. It gets LEASEWRAP_EVENT, LEASEWRAP_REASON,
+    /// LEASEWRAP_MESSAGE, LEASEWRAP_LEASE, LEASEWRAP_SLOT, LEASEWRAP_TOKEN,
+    /// LEASEWRAP_HOLDER, LEASEWRAP_HOLDER_LABEL and LEASEWRAP_HOLDER_VALUE,
+    /// and the same as JSON on its standard input. What it says is logged.
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        env = "LEASEWRAP_ON_EVENT",
+        hide_env_values = true
+    )]
+    #[arg(value_parser = values::shell_command)]
+    on_event: Option<OsString>,
+
+    /// Then a hook is killed with all it started
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "LEASEWRAP_HOOK_TIMEOUT",
+        hide_env_values = true
+    )]
+    #[arg(default_value = "5s", value_parser = values::positive_duration)]
+    hook_timeout: Duration,
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Whom {
     Tree,
@@ -240,6 +288,8 @@ pub struct RunOptions {
     pub exit_codes: ExitCodes,
     /// Extend the worker's `PGOPTIONS`.
     pub pgoptions: bool,
+    /// `--precheck`, `--on-event`, `--hook-timeout`.
+    pub hooks: HookSettings,
     /// The worker's program and arguments; never empty.
     pub command: Vec<OsString>,
     /// What is logged.
@@ -300,6 +350,11 @@ impl RunArgs {
                 conflict: self.standby.conflict_exit_code,
             },
             pgoptions: self.worker.pgoptions,
+            hooks: HookSettings {
+                precheck: self.hooks.precheck,
+                on_event: self.hooks.on_event,
+                timeout: self.hooks.hook_timeout,
+            },
             command: self.command,
             log: self.log.check(),
         })
