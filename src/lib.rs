@@ -8,7 +8,7 @@
 //! | 0, pure | [`lease`], [`wire`], [`exit`] | the rules: no clock, no I/O, no randomness, no async |
 //! | 1, adapters | [`sys`], [`store`] | the kernel (all `unsafe`, fork and exec) and the databases |
 //! | 2, loops | [`guard`], [`keeper`] | the synchronous guard, the tokio keeper |
-//! | 3, edges | [`cli`], [`telemetry`], [`http`] | command line, log, pages: what people see |
+//! | 3, edges | [`cli`], [`telemetry`], [`http`], [`notify`] | command line, log, pages: what people see |
 
 pub mod cli;
 pub mod exit;
@@ -16,6 +16,7 @@ pub mod guard;
 pub mod http;
 pub mod keeper;
 pub mod lease;
+pub mod notify;
 pub mod store;
 pub mod sys;
 pub mod telemetry;

@@ -87,10 +87,7 @@ impl AdminArgs {
         name: Option<&LeaseName>,
         work: impl AsyncFnOnce(&mut Admins) -> Result<u8, Failed>,
     ) -> u8 {
-        match self.run(name, work) {
-            Ok(code) => code,
-            Err(failed) => failed.tell(),
-        }
+        with_store(self.db, self.call_timeout, name, work)
     }
 
     /// The same, about one lease that has to be named.
@@ -107,34 +104,40 @@ impl AdminArgs {
             Err(failed) => failed.tell(),
         }
     }
+}
 
-    fn run(
-        self,
-        name: Option<&LeaseName>,
-        work: impl AsyncFnOnce(&mut Admins) -> Result<u8, Failed>,
-    ) -> Result<u8, Failed> {
-        let options: DbOptions = self
-            .db
-            .check()
-            .map_err(|error| Failed::usage(error.to_string()))?;
-        let settings = database::settings(&options).map_err(|refused| refused.failed())?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let runtime = runtime.map_err(|error| Failed {
-            message: format!("cannot start: {error}"),
-            code: exit::FAILED,
-        })?;
-        // A store is of one lease; what is about all of them names any.
-        let name = name.map_or_else(|| LeaseName::new("default"), |name| Ok(name.clone()));
-        let name = name.map_err(|error| Failed::usage(error.to_string()))?;
-        runtime.block_on(async {
-            let store = AnyStore::new(settings, name, crate::sys::clock::now);
-            work(&mut Admins {
-                store,
-                limit: self.call_timeout,
-            })
-            .await
-        })
-    }
+/// Runs `work` with a store whose calls take `limit` at the most.
+pub fn with_store(
+    db: DbArgs,
+    limit: Duration,
+    name: Option<&LeaseName>,
+    work: impl AsyncFnOnce(&mut Admins) -> Result<u8, Failed>,
+) -> u8 {
+    run(db, limit, name, work).unwrap_or_else(|failed| failed.tell())
+}
+
+fn run(
+    db: DbArgs,
+    limit: Duration,
+    name: Option<&LeaseName>,
+    work: impl AsyncFnOnce(&mut Admins) -> Result<u8, Failed>,
+) -> Result<u8, Failed> {
+    let options: DbOptions = db
+        .check()
+        .map_err(|error| Failed::usage(error.to_string()))?;
+    let settings = database::settings(&options).map_err(|refused| refused.failed())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| Failed {
+        message: format!("cannot start: {error}"),
+        code: exit::FAILED,
+    })?;
+    // A store is of one lease; what is about all of them names any.
+    let name = name.map_or_else(|| LeaseName::new("default"), |name| Ok(name.clone()));
+    let name = name.map_err(|error| Failed::usage(error.to_string()))?;
+    runtime.block_on(async {
+        let store = AnyStore::new(settings, name, crate::sys::clock::now);
+        work(&mut Admins { store, limit }).await
+    })
 }

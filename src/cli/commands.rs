@@ -2,7 +2,9 @@
 
 use clap::Subcommand;
 
-use super::{break_, completions, history, init, man, pause, protect, resume, status, step_down};
+use super::{
+    break_, completions, doctor, history, init, man, pause, protect, resume, status, step_down,
+};
 
 macro_rules! commands {
     ($($(#[$attribute:meta])* $name:ident($arguments:ty)),+ $(,)?) => {
@@ -40,6 +42,8 @@ commands! {
     Init(init::Init),
     /// Fence tables against writers that do not hold the lease
     Protect(protect::Protect),
+    /// Look at the database, and say what holds and what does not
+    Doctor(doctor::Doctor),
     /// Print shell completions
     Completions(completions::Completions),
     /// Print or write man pages

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::args::run::RunOptions;
+use crate::http::board::Board;
 use crate::keeper::Audience;
 use crate::lease::keeper::Keeper;
 use crate::lease::keeper::event::{GivenBack, Outcome, StopCause, Transition};
@@ -68,16 +69,17 @@ impl Record {
     }
 }
 
-/// Writes the log while the loop runs, and keeps the record.
+/// Writes the log while the loop runs, and keeps the record and the board.
 #[derive(Debug)]
 pub struct Teller<'a> {
     record: &'a mut Record,
+    board: Board,
 }
 
 impl<'a> Teller<'a> {
     /// For one run.
-    pub fn new(record: &'a mut Record) -> Self {
-        Self { record }
+    pub fn new(record: &'a mut Record, board: Board) -> Self {
+        Self { record, board }
     }
 }
 
@@ -107,6 +109,7 @@ impl Audience for Teller<'_> {
             | Transition::Lost { .. }
             | Transition::HolderChanged { .. } => {}
         }
+        self.board.told(transition, keeper, now);
         transition::log(
             transition,
             &Context {
@@ -118,5 +121,7 @@ impl Audience for Teller<'_> {
         );
     }
 
-    fn stepped(&mut self, _: &Keeper, _: BootInstant) {}
+    fn stepped(&mut self, keeper: &Keeper, now: BootInstant) {
+        self.board.stepped(keeper, now);
+    }
 }

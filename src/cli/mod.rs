@@ -13,6 +13,7 @@ pub mod break_;
 pub mod commands;
 pub mod completions;
 mod database;
+pub mod doctor;
 mod ending;
 pub mod history;
 pub mod init;

@@ -3,18 +3,27 @@
 //! thought of, and the guard is there before there is any thread.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use tokio::runtime::Runtime;
 
 use super::args::run::RunOptions;
 use super::database;
 use super::ending::{Record, Teller};
 use crate::exit;
+use crate::http::board::Board;
+use crate::http::listen::Listener;
+use crate::http::metered::Metered;
+use crate::http::metrics::Metrics;
+use crate::http::{self, Site};
 use crate::keeper::claim::ClaimFile;
 use crate::keeper::{self, Settings};
 use crate::lease::keeper::Config;
 use crate::lease::keeper::event::Outcome;
+use crate::notify::Notifier;
 use crate::store::{AnyStore, Store as _, StoreSettings};
 use crate::sys::executable::{self, Unusable};
 use crate::sys::memfd::{ReleaseFile, Setup};
@@ -38,6 +47,8 @@ enum Refused {
     Database(database::Refused),
     /// 125.
     Failed(SysError),
+    /// 125.
+    Listen(io::Error),
 }
 
 impl Refused {
@@ -45,6 +56,12 @@ impl Refused {
         match self {
             Self::Database(refused) => refused.tell(),
             Self::Failed(error) => failed(error),
+            Self::Listen(error) => {
+                let address = options.listen.as_ref().map(ToString::to_string);
+                let address = address.unwrap_or_default();
+                super::say(&format!("leasewrap: cannot listen on {address}: {error}"));
+                exit::FAILED
+            }
             Self::Command(unusable) => {
                 let outcome = Outcome::NotStarted(NotStarted::Exec {
                     errno: unusable.errno(),
@@ -71,6 +88,7 @@ struct Prepared {
     store: StoreSettings,
     claims: ClaimFile,
     guard: crate::sys::guard_process::GuardProcess,
+    listener: Option<Listener>,
 }
 
 fn prepare(options: &RunOptions) -> Result<Prepared, Refused> {
@@ -84,12 +102,15 @@ fn prepare(options: &RunOptions) -> Result<Prepared, Refused> {
             .map(|argument| argument.as_bytes().to_vec())
             .collect(),
     };
+    let listener = options.listen.as_ref().map(Listener::bind).transpose();
+    let listener = listener.map_err(Refused::Listen)?;
     let started = start(options, &setup, &store).map_err(Refused::Failed)?;
     Ok(Prepared {
         setup,
         store,
         claims: started.0,
         guard: started.1,
+        listener,
     })
 }
 
@@ -131,7 +152,7 @@ impl Prepared {
             Err(error) => return failed(&SysError::on("start the log")(error)),
         };
         let mut record = Record::new(&options);
-        match self.until_the_end(&options, &mut record) {
+        match self.until_the_end(&options, &telemetry, &mut record) {
             Ok(outcome) => record.end(&telemetry, &options, &outcome),
             Err(error) => {
                 telemetry.flush();
@@ -140,7 +161,12 @@ impl Prepared {
         }
     }
 
-    fn until_the_end(self, options: &RunOptions, record: &mut Record) -> Result<Outcome, SysError> {
+    fn until_the_end(
+        self,
+        options: &RunOptions,
+        telemetry: &Telemetry,
+        record: &mut Record,
+    ) -> Result<Outcome, SysError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -162,7 +188,20 @@ impl Prepared {
         let store_settings = self.store.clone();
         let watch = move || AnyStore::new(store_settings.clone(), name.clone(), clock::now).watch();
         let store = AnyStore::new(self.store, options.name.clone(), clock::now);
-        let teller = Teller::new(record);
+        let metrics = Metrics::new();
+        let (name, single) = (options.name.as_str(), options.slots == 1);
+        let store = Metered::new(store, metrics.clone(), name, single, clock::now);
+        let board = Board::new(
+            options.name.clone(),
+            &settings.config,
+            metrics.clone(),
+            clock::now(),
+        );
+        if let Some(listener) = self.listener {
+            serve(listener, &board, metrics, telemetry)?;
+        }
+        notify(&runtime, &board)?;
+        let teller = Teller::new(record, board);
         let outcome = runtime.block_on(keeper::run(
             settings,
             store,
@@ -175,6 +214,33 @@ impl Prepared {
         runtime.shutdown_background();
         outcome
     }
+}
+
+/// Serves the pages of `--listen`.
+fn serve(
+    listener: Listener,
+    board: &Board,
+    metrics: Metrics,
+    telemetry: &Telemetry,
+) -> Result<(), SysError> {
+    let telemetry = telemetry.clone();
+    let site = Site {
+        snapshot: board.subscribe(),
+        metrics,
+        dropped_lines: Box::new(move || telemetry.dropped()),
+        clock: clock::now,
+    };
+    http::start(listener, site).map_err(SysError::on("serve the pages of --listen"))
+}
+
+/// Tells the service manager, where there is one, how the keeper stands.
+fn notify(runtime: &Runtime, board: &Board) -> Result<(), SysError> {
+    let notifier = Notifier::new(|name| std::env::var_os(name), clock::now)
+        .map_err(SysError::on("reach the service manager"))?;
+    if let Some(notifier) = notifier {
+        drop(runtime.spawn(notifier.follow(board.subscribe())));
+    }
+    Ok(())
 }
 
 fn config(options: &RunOptions) -> Config {

@@ -17,7 +17,7 @@ use crate::exit;
 use crate::lease::guard::{Event, Guard, KeeperLoss};
 use crate::sys::memfd::Setup;
 use crate::sys::process::{self, Change, Waited};
-use crate::sys::role::{GUARD_NAME, GuardStart};
+use crate::sys::role::GuardStart;
 use crate::sys::signals::{self, ChildSignals};
 use crate::sys::socket::{Buffer, Received};
 use crate::sys::timer::{BootTimer, SelfKill, SelfWake};
@@ -34,7 +34,6 @@ const FRAMES_AT_ONCE: usize = 64;
 
 /// Runs this process as the guard; returns its exit code.
 pub fn run(start: GuardStart) -> i32 {
-    process::set_name(GUARD_NAME);
     match Running::set_up(start) {
         Ok(mut running) => running.run(),
         Err(error) => fail(&error),
@@ -70,7 +69,6 @@ struct Running {
 
 impl Running {
     fn set_up(given: GuardStart) -> Result<Self, SysError> {
-        process::become_undumpable()?;
         signals::ignore_all_but_faults();
         process::become_subreaper()?;
         let hello = Hello {

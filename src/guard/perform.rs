@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use super::Running;
 use crate::exit;
 use crate::lease::guard::{Action, Event, Keeper};
+use crate::lease::time::BootInstant;
 use crate::sys::tree::{Sweep, stop_tree};
 use crate::sys::worker::fork_worker;
 use crate::sys::{inherited, process, release, stdio};
@@ -40,10 +41,10 @@ impl Running {
                 to: StopTo::Tree,
             } => {
                 // Whom it reached is known to who asked for it.
-                let _ = stop_tree(signal);
+                let _ = stop_tree(signal, self.kill_at());
             }
             Action::StopLeftBehind { signal } => {
-                let processes = stop_tree(signal).names;
+                let processes = stop_tree(signal, self.kill_at()).names;
                 if !processes.is_empty() {
                     self.send(&FromGuard::LeftBehind { processes });
                 }
@@ -53,6 +54,14 @@ impl Running {
             Action::Exit => return Performed::End(0),
         }
         Performed::Done
+    }
+
+    /// When what is being done must give way to SIGKILL.
+    fn kill_at(&self) -> BootInstant {
+        match self.machine.next_wakeup() {
+            Some(at) if !self.machine.is_killing() => at,
+            _ => BootInstant::ZERO,
+        }
     }
 
     fn send(&mut self, frame: &FromGuard) {

@@ -25,6 +25,14 @@ pub struct Place {
 }
 
 impl Place {
+    /// A slot of a lease, where it is known.
+    pub fn new(name: &str, slot: Option<u32>) -> Self {
+        Self {
+            name: name.to_owned(),
+            slot: slot.map(|slot| slot.to_string()).unwrap_or_default(),
+        }
+    }
+
     /// Where the keeper stands.
     pub fn of(snapshot: &Snapshot) -> Self {
         Self {
@@ -75,7 +83,6 @@ pub struct Metrics {
     holder_changes: Counts,
     waits: Family<Place, Histogram>,
     kills: Family<Place, Histogram>,
-    killed_processes: Counts,
     late_renewals: Counts,
     /// These follow the snapshot when somebody looks.
     shown: Shown,
@@ -121,7 +128,6 @@ impl Metrics {
             holder_changes: Family::default(),
             waits: Family::new_with_constructor(long),
             kills: Family::new_with_constructor(short),
-            killed_processes: Family::default(),
             late_renewals: Family::default(),
             shown: Shown::default(),
         };
@@ -155,11 +161,6 @@ impl Metrics {
             "kills_seconds",
             "How long it took to kill the worker's tree",
             self.kills.clone(),
-        );
-        all.register(
-            "killed_processes",
-            "Processes that got SIGKILL",
-            self.killed_processes.clone(),
         );
         all.register(
             "late_renewals",
@@ -235,12 +236,9 @@ impl Metrics {
             .observe(waited.as_secs_f64());
     }
 
-    /// A tree was killed: how long it took, and how many processes it were.
-    pub fn killed(&self, place: &Place, took: Duration, processes: u32) {
+    /// The lease was lost, and the tree was gone so long after.
+    pub fn killed(&self, place: &Place, took: Duration) {
         self.kills.get_or_create(place).observe(took.as_secs_f64());
-        self.killed_processes
-            .get_or_create(place)
-            .inc_by(u64::from(processes));
     }
 
     /// A renewal came later than planned.
@@ -323,7 +321,7 @@ mod tests {
         metrics.call(&place, "renew", "granted", Duration::from_millis(3));
         metrics.holder_changed(&place);
         metrics.waited(&place, Duration::from_secs(40));
-        metrics.killed(&place, Duration::from_millis(2), 3);
+        metrics.killed(&place, Duration::from_millis(2));
         metrics.renewed_late(&place);
         let text = metrics.text(&snapshot, at(100), 4);
         for line in [
@@ -332,7 +330,7 @@ mod tests {
             "leasewrap_time_left_seconds{name=\"job\",slot=\"0\"} 20.0",
             "leasewrap_database_calls_total{name=\"job\",slot=\"0\",kind=\"renew\",result=\"granted\"} 1",
             "leasewrap_database_call_seconds_count{name=\"job\",slot=\"0\",kind=\"renew\"} 1",
-            "leasewrap_killed_processes_total{name=\"job\",slot=\"0\"} 3",
+            "leasewrap_kills_seconds_count{name=\"job\",slot=\"0\"} 1",
             "leasewrap_log_lines_dropped{name=\"job\",slot=\"0\"} 4",
             "# EOF",
         ] {

@@ -20,7 +20,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
+pub mod board;
 pub mod listen;
+pub mod metered;
 pub mod metrics;
 mod respond;
 pub mod snapshot;

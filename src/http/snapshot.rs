@@ -40,6 +40,8 @@ pub struct Snapshot {
     pub since: BootInstant,
     /// The term that it holds.
     pub term: Option<HeldTerm>,
+    /// The worker's pid, once it runs.
+    pub worker: Option<i32>,
     /// While standing by: who was last seen to hold it.
     pub other: Option<Other>,
     /// While standing by: why it is not ours, in words.
@@ -52,6 +54,8 @@ pub struct Snapshot {
     pub attempts: u64,
     /// When the keeper means to wake next by itself.
     pub next_wakeup: Option<BootInstant>,
+    /// leasewrap ends when this term has.
+    pub ending: bool,
     /// The terms that it has seen, oldest first.
     pub recent: Recent,
 }
@@ -228,6 +232,7 @@ impl Snapshot {
             role_for_ms: age(self.since),
             leader: self.leads(now),
             own_label: self.label.as_str().to_owned(),
+            worker_pid: self.worker,
             holder: self.holder(now),
             reason: self.reason.clone(),
             database_reachable: self.reachable,
@@ -287,6 +292,7 @@ pub struct View {
     role_for_ms: u64,
     leader: bool,
     own_label: String,
+    worker_pid: Option<i32>,
     holder: Option<HolderView>,
     reason: Option<String>,
     database_reachable: bool,

@@ -214,7 +214,10 @@ impl Link {
                 // Nobody else stops the guard, and it has nothing to stop for.
                 loop {
                     match self.guard.state() {
-                        GuardState::Stopped => self.remedy(Remedy::Wake),
+                        GuardState::Stopped => {
+                            let remedy = self.pulse.stopped(now);
+                            self.remedy(remedy);
+                        }
                         GuardState::Continued => {}
                         GuardState::AsBefore => return News::Nothing,
                         // Reaped; its handle is readable, and comes after the

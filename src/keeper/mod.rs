@@ -286,17 +286,22 @@ where
             Meaning::Child => {
                 let now = clock::now();
                 self.hooks.child_changed(now);
-                let mut ours = self.hooks.children();
-                let news = self.link.child_changed(now, &ours);
+                let news = self.link.child_changed(now, &self.hooks.children());
                 if !self.link.is_sweeping() {
-                    ours.extend(self.link.child());
-                    process::reap_orphans(&ours);
+                    self.reap_orphans();
                 }
                 self.news(news);
             }
             Meaning::StopSelf(signal) => crate::sys::signals::stop_self(signal),
             Meaning::Ignore => {}
         }
+    }
+
+    /// All that end but those whose end somebody here waits for.
+    fn reap_orphans(&self) {
+        let mut ours = self.hooks.children();
+        ours.extend(self.link.child());
+        process::reap_orphans(&ours);
     }
 
     fn doing(&self) -> Doing {
@@ -479,6 +484,9 @@ where
         match start_guard(&self.settings.setup, &self.claims).and_then(Link::new) {
             Ok(link) => {
                 self.link = link;
+                // The end of the one before may have been told when it was
+                // not yet an orphan's.
+                self.reap_orphans();
                 None
             }
             Err(error) => {

@@ -13,6 +13,13 @@ const WAKE_AFTER: Duration = Duration::from_millis(200);
 /// with it, so being wrong about it costs an exit code, never safety.
 const KILL_ANSWER_LIMIT: Duration = Duration::from_millis(100);
 
+/// Somebody stops the guard again whenever it is woken: after so many times,
+/// each soon after the one before, it cannot be relied on any more.
+const STOPS_LIMIT: u32 = 10;
+
+/// What counts as soon.
+const STOPS_WITHIN: Duration = Duration::from_secs(1);
+
 /// What is to be done about a guard that does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
@@ -23,11 +30,13 @@ pub enum Remedy {
 }
 
 /// What was asked and not answered yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pulse {
     seq: u32,
     unanswered: Option<Unanswered>,
     kill_at: Option<BootInstant>,
+    /// How often it was stopped of late, and when last.
+    stops: (u32, BootInstant),
 }
 
 #[derive(Debug)]
@@ -38,7 +47,31 @@ struct Unanswered {
     woken: bool,
 }
 
+impl Default for Pulse {
+    fn default() -> Self {
+        Self {
+            seq: 0,
+            unanswered: None,
+            kill_at: None,
+            stops: (0, BootInstant::ZERO),
+        }
+    }
+}
+
 impl Pulse {
+    /// Something has stopped the guard.
+    pub fn stopped(&mut self, now: BootInstant) -> Remedy {
+        let (before, last) = self.stops;
+        let soon = now < last + STOPS_WITHIN;
+        let stops = if soon { before + 1 } else { 1 };
+        self.stops = (stops, now);
+        if stops > STOPS_LIMIT {
+            Remedy::Kill
+        } else {
+            Remedy::Wake
+        }
+    }
+
     /// The number of the next frame that wants an answer.
     pub fn ask(&mut self, now: BootInstant) -> u32 {
         self.seq = self.seq.wrapping_add(1);
@@ -151,6 +184,18 @@ mod tests {
         let second = pulse.ask(START);
         pulse.answered(second);
         assert_eq!(pulse.next_wakeup(), None);
+    }
+
+    #[test]
+    fn a_guard_that_is_stopped_again_and_again_is_given_up() {
+        let mut pulse = Pulse::default();
+        let mut now = START;
+        for _ in 0..STOPS_LIMIT {
+            assert_eq!(pulse.stopped(now), Remedy::Wake);
+            now = now + STOPS_WITHIN / 2;
+        }
+        assert_eq!(pulse.stopped(now), Remedy::Kill);
+        assert_eq!(pulse.stopped(now + STOPS_WITHIN), Remedy::Wake);
     }
 
     #[test]

@@ -30,11 +30,13 @@ use crate::wire::{FromGuard, Hello, NotStarted, Start, StopReason, StopTo};
 /// (`--stop-timeout` where that is shorter).
 pub const LEFT_BEHIND_LIMIT: Duration = Duration::from_secs(5);
 
-/// How soon after `Empty` the keeper must have said anything at all. A keeper
-/// that runs answers within a millisecond; one that is stopped never does.
-pub const FIRST_ANSWER_LIMIT: Duration = Duration::from_millis(250);
+/// How soon after `Empty` the keeper must have said anything at all, should the
+/// deadline have passed by then. A keeper that runs answers within a
+/// millisecond, or on a host in distress within hundreds; one that is stopped
+/// never does.
+pub const FIRST_ANSWER_LIMIT: Duration = Duration::from_millis(500);
 
-/// How long the keeper may be silent after its first answer to `Empty`.
+/// How long the keeper may be silent past the deadline, after an answer.
 pub const SILENCE_LIMIT: Duration = Duration::from_secs(1);
 
 /// While killing: how often SIGKILL is repeated when nothing else happens
@@ -118,7 +120,8 @@ enum Phase {
         /// Set when the worker was never executed: reported in place of `Empty`.
         not_started: Option<NotStarted>,
     },
-    /// Nothing is left; the keeper releases, or is found to stand still.
+    /// Nothing is left; the keeper releases, or is found to stand still: silent
+    /// for too long, past the deadline.
     Empty { answer_by: BootInstant },
     /// The last action was issued.
     Ended,
@@ -131,6 +134,9 @@ pub struct Guard {
     hello: Hello,
     greeted: bool,
     lost: Option<KeeperLoss>,
+    /// The last deadline that the keeper has named: until then it may hold
+    /// the lease, whatever became of the worker.
+    named: BootInstant,
 }
 
 impl Guard {
@@ -141,6 +147,7 @@ impl Guard {
             hello: hello.clone(),
             greeted: false,
             lost: None,
+            named: BootInstant::ZERO,
         };
         (guard, vec![Action::Send(FromGuard::Hello(hello))])
     }
@@ -185,7 +192,7 @@ impl Guard {
             Phase::Running(limits) => Some(limits.stop_at()),
             Phase::Stopping(ending) | Phase::LeftBehind(ending) => Some(ending.kill_at()),
             Phase::Killing { again_at, .. } => Some(*again_at),
-            Phase::Empty { answer_by } => Some(*answer_by),
+            Phase::Empty { answer_by } => Some(self.give_up_keeper_at(*answer_by)),
         }
     }
 
@@ -231,6 +238,11 @@ impl Guard {
         matches!(self.phase, Phase::Ended)
     }
 
+    /// A keeper that stands still before the deadline is nobody's business.
+    fn give_up_keeper_at(&self, answer_by: BootInstant) -> BootInstant {
+        answer_by.max(self.named)
+    }
+
     /// What has become due by `now`, whatever the event is.
     fn let_time_act(&mut self, now: BootInstant, actions: &mut Vec<Action>) {
         match &mut self.phase {
@@ -273,7 +285,8 @@ impl Guard {
                 }
             }
             Phase::Empty { answer_by } => {
-                if now >= *answer_by {
+                let answer_by = *answer_by;
+                if now >= self.give_up_keeper_at(answer_by) {
                     actions.push(Action::Release(Keeper::StandsStill));
                     self.phase = Phase::Ended;
                 }

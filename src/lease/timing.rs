@@ -241,8 +241,8 @@ impl fmt::Display for Shown {
     }
 }
 
-/// A duration for people: to the millisecond below ten seconds, then to the
-/// second.
+/// A duration for people: to the millisecond below ten seconds, to the tenth
+/// of a second below a minute, then to the second.
 #[derive(Debug, Clone, Copy)]
 pub struct Rounded(
     /// What is shown.
@@ -251,12 +251,13 @@ pub struct Rounded(
 
 impl fmt::Display for Rounded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fine = self.0 < Duration::from_secs(10);
-        let rounded = if fine {
-            Duration::from_millis(u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX))
-        } else {
-            Duration::from_secs(self.0.as_secs())
+        let step = match self.0.as_secs() {
+            0..10 => 1,
+            10..60 => 100,
+            _ => 1000,
         };
+        let millis = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
+        let rounded = Duration::from_millis(millis / step * step);
         humantime::format_duration(rounded).fmt(f)
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod any;
+mod columns;
 mod deadline;
 pub mod postgres;
 pub mod settings;

@@ -12,6 +12,12 @@ pub fn now() -> BootInstant {
     BootInstant::from_nanos(nanos(ClockId::CLOCK_BOOTTIME))
 }
 
+/// This host's wall clock, since the Unix epoch. For people only: `doctor`
+/// says how far the database's clock is from it; it decides nothing.
+pub fn wall() -> Duration {
+    Duration::from_nanos(nanos(ClockId::CLOCK_REALTIME))
+}
+
 /// `CLOCK_MONOTONIC`, for what must *not* come due by a suspend.
 pub(super) fn monotonic_now() -> Duration {
     Duration::from_nanos(nanos(ClockId::CLOCK_MONOTONIC))

@@ -5,13 +5,16 @@
 //! get all of these as leasewrap got them. So the program starts here, and
 //! records what it was given before anything changes it.
 
-use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
+use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use super::inherited;
+use super::child::Image;
+use super::guard_process::THIS_PROGRAM;
+use super::signals::{self, Disposition};
+use super::{SysError, environment, inherited};
 
 /// Defines the program's C `main`: records what was inherited, and calls
 /// `$main(args: Vec<OsString>) -> i32` with the arguments (the first is the
@@ -48,6 +51,8 @@ static LENGTHS: OnceLock<Vec<usize>> = OnceLock::new();
 /// exists yet.
 pub unsafe fn begin(argc: c_int, argv: *mut *mut c_char) -> Vec<OsString> {
     inherited::capture();
+    // A caller that ignores it would have the kernel reap our children.
+    signals::set_disposition(libc::SIGCHLD, Disposition::Default);
     let count = usize::try_from(argc).unwrap_or(0);
     let mut lengths = Vec::with_capacity(count);
     let mut args = Vec::with_capacity(count);
@@ -98,6 +103,23 @@ pub fn hide_passwords() {
             }
         }
     }
+}
+
+/// Executes this program anew in this process, with these arguments, this
+/// environment, and what the caller gave: so a leasewrap that stands by again
+/// (`--rejoin`) can start its next guard before any thread exists. The
+/// caller's descriptors must not have been let go. Returns only when it fails.
+pub fn execute_anew(arguments: &[OsString]) -> SysError {
+    const WHAT: &str = "execute leasewrap anew";
+    let texts = arguments.iter().map(|text| CString::new(text.as_bytes()));
+    let Ok(texts) = texts.collect::<Result<Vec<_>, _>>() else {
+        return SysError::on(WHAT)(std::io::Error::from(std::io::ErrorKind::InvalidInput));
+    };
+    let image = Image::new(THIS_PROGRAM.to_owned(), texts, environment::without(&[]));
+    let given = inherited::get();
+    given.hand_down();
+    given.restore_signals();
+    SysError::on(WHAT)(image.execute())
 }
 
 trait StripPrefixMut {

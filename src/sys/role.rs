@@ -51,11 +51,17 @@ pub struct GuardStart {
     pub ours: Vec<RawFd>,
 }
 
-/// Finds out, and takes over the inherited descriptors (so: once).
+/// Finds out, and takes over the inherited descriptors (so: once). Guard and
+/// releaser have their name, and cannot be looked into, from here on.
 pub fn of_this_process(args: &[OsString]) -> Role {
     let named_guard = matches!(args, [name] if name.as_encoded_bytes() == GUARD_NAME.to_bytes());
     if !named_guard {
         return Role::Leasewrap;
+    }
+    process::set_name(GUARD_NAME);
+    // Before anything of it can be of interest. An exec has reset it.
+    if process::become_undumpable().is_err() {
+        return Role::Broken;
     }
     let role = match (
         std::env::var_os(RELEASE_VARIABLE),

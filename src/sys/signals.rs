@@ -195,13 +195,19 @@ pub fn set_mask(set: SignalSet) {
 /// The guard's dispositions: it acts on nothing that is sent to it, fault
 /// signals aside. Ignored rather than blocked, so that nothing queues up, TTOU
 /// included, so that a guard in the background may write to its terminal.
-/// CHLD is at its default, whatever the caller has made of it: ignored, it
-/// would have the kernel reap the tree.
 pub fn ignore_all_but_faults() {
-    for signal in all().filter(|signal| !FAULTS.contains(signal)) {
-        if signal != libc::SIGCHLD {
-            set_disposition(signal, Disposition::Ignored);
-        }
+    for signal in all() {
+        // An ignored CHLD would have the kernel reap the tree, and a fault
+        // that the caller ignored must end a guard all the same.
+        let stays = FAULTS.contains(&signal) || signal == libc::SIGCHLD;
+        set_disposition(
+            signal,
+            if stays {
+                Disposition::Default
+            } else {
+                Disposition::Ignored
+            },
+        );
     }
     set_disposition(libc::SIGCHLD, Disposition::Default);
 }

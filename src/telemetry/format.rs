@@ -129,8 +129,8 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
-/// A duration for people: to the millisecond below ten seconds, then to the
-/// second.
+/// A duration for people: to the millisecond below ten seconds, to the tenth
+/// of a second below a minute, then to the second.
 pub fn span(duration: Duration) -> String {
     Rounded(duration).to_string()
 }
@@ -216,6 +216,7 @@ mod tests {
     #[test]
     fn spans_are_as_exact_as_people_need() {
         assert_eq!(span(Duration::from_micros(1_234_567)), "1s 234ms");
+        assert_eq!(span(Duration::from_millis(10_850)), "10s 800ms");
         assert_eq!(span(Duration::from_millis(95_400)), "1m 35s");
         assert_eq!(span(Duration::ZERO), "0s");
         assert_eq!(signal_name(15), "SIGTERM");

@@ -208,7 +208,8 @@ pub enum FromGuard {
     /// `wait` says ECHILD: nothing of the tree is left. The keeper answers at
     /// once with any frame ([`ToGuard::Ping`], say), and with another at least
     /// every half second until it says [`ToGuard::Dismiss`]: a keeper that
-    /// says nothing stands still, and the guard releases in its place.
+    /// says nothing past the deadline stands still, and the guard releases in
+    /// its place.
     Empty {
         /// How many processes got SIGKILL.
         killed: u32,

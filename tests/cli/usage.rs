@@ -37,7 +37,7 @@ fn values_that_cannot_be() {
         ("--ttl", "soon", &["15s"][..]),
         ("--ttl", "500ms", &["at least 1s"]),
         ("--ttl", "30", &["30s"]),
-        ("--ttl", "-1s", &[]),
+        ("--margin", "0s", &[]),
         ("--renew-every", "0s", &[]),
         ("--jitter", "1.5", &["0", "1"]),
         ("--jitter", "NaN", &["0", "1"]),

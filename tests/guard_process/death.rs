@@ -8,7 +8,7 @@ use leasewrap::sys::process;
 use leasewrap::wire::{FromGuard, NotStarted, StopReason, ToGuard, WorkerEnd};
 
 use crate::support::{
-    Keeper, LIMIT, Place, at, eventually, helper_command, is_alive, start, state,
+    Keeper, LIMIT, Place, at, calm, eventually, helper_command, is_alive, start, state,
 };
 
 #[test]
@@ -28,7 +28,7 @@ fn a_deadline_that_is_not_extended_stops_and_then_kills() {
     keeper.until_empty();
     let killed = at(clock::now(), begun);
     assert!(killed >= Duration::from_millis(900), "{killed:?}");
-    assert!(killed < Duration::from_millis(1_100), "{killed:?}");
+    assert!(killed < Duration::from_millis(1_900), "{killed:?}");
     keeper.dismiss();
     assert_eq!(place.read("out"), "ready\nterm\n");
 }
@@ -116,6 +116,7 @@ fn a_keeper_that_vanishes_before_the_start_leaves_no_guard() {
 
 #[test]
 fn a_keeper_killed_at_any_moment_leaves_nothing() {
+    let _calm = calm();
     for deadline in ["none", "60000"] {
         let place = Place::new();
         let pids = place.path("pids");
@@ -137,6 +138,7 @@ fn a_keeper_killed_at_any_moment_leaves_nothing() {
 
 #[test]
 fn a_stopped_keeper_is_woken_and_killed_after_the_deadline() {
+    let _calm = calm();
     let place = Place::new();
     let pids = place.path("pids");
     let mut keeper = helper_command("keeper", &[&pids, "700", "sleep", "60"])
@@ -151,7 +153,7 @@ fn a_stopped_keeper_is_woken_and_killed_after_the_deadline() {
     let stopped = clock::now();
     eventually("the worker is dead", || (!is_alive(pids[2])).then_some(()));
     let killed = at(clock::now(), stopped);
-    assert!(killed < Duration::from_millis(900), "{killed:?}");
+    assert!(killed < Duration::from_millis(1_700), "{killed:?}");
     let end = keeper.wait().unwrap();
     assert_eq!(
         end.signal(),
@@ -179,7 +181,7 @@ fn a_stopped_guard_wakes_itself_when_it_is_due() {
     assert_eq!(keeper.next(), reached);
     keeper.until_empty();
     assert!(!is_alive(worker));
-    assert!(at(clock::now(), begun) < Duration::from_millis(900));
+    assert!(at(clock::now(), begun) < Duration::from_millis(1_700));
     keeper.dismiss();
 }
 
@@ -194,13 +196,14 @@ fn a_guard_that_is_stopped_again_and_again_keeps_no_worker_alive() {
     let died = at(clock::now(), begun);
     // By the guard in the moments that it runs, or by its own SIGKILL, which
     // comes a fortieth of the ttl after the deadline.
-    assert!(died < Duration::from_millis(700), "{died:?}");
+    assert!(died < Duration::from_millis(1_400), "{died:?}");
     keeper.guard.kill();
     assert!(keeper.guard_ends(LIMIT));
 }
 
 #[test]
 fn timers_act_on_a_stopped_process() {
+    let _calm = calm();
     let killed = helper_command("self_kill", &[]).status().unwrap();
     assert_eq!(killed.signal(), Some(libc::SIGKILL));
     let woken = helper_command("self_wake", &[]).status().unwrap();
@@ -214,6 +217,27 @@ fn a_killed_guard_takes_its_worker_with_it() {
     keeper.guard.kill();
     assert!(keeper.guard_ends(LIMIT));
     eventually("the worker is dead", || (!is_alive(worker)).then_some(()));
+}
+
+#[test]
+fn what_a_killed_guard_leaves_is_killed_by_the_keeper() {
+    let _calm = calm();
+    let place = Place::new();
+    let (pids, daemon) = (place.path("pids"), place.path("daemon"));
+    // Tildes stand for blanks.
+    let script = "(setsid~sh~-c~'trap~\"\"~TERM~HUP;echo~$$>$0;exec~sleep~60'~$0~&);sleep~60";
+    let mut keeper = helper_command(
+        "sweeping_keeper",
+        &[&pids, "60000", "sh", "-c", script, &daemon],
+    );
+    let mut keeper = keeper.spawn().unwrap();
+    let daemon = place.number("daemon");
+    let guard: i32 = place.lines("pids", 3)[1].parse().unwrap();
+    process::signal(guard, libc::SIGKILL).unwrap();
+    let killed: u32 = place.lines("pids", 4)[3].parse().unwrap();
+    assert!(killed >= 1);
+    assert!(!is_alive(daemon));
+    assert!(keeper.wait().unwrap().success());
 }
 
 #[test]
@@ -231,4 +255,45 @@ fn a_silent_keeper_is_replaced_after_the_end() {
         answered += 1;
     }
     keeper.dismiss();
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn measure_latencies() {
+    let mut rows = Vec::new();
+    for _ in 0..50 {
+        let t0 = std::time::Instant::now();
+        let keeper = Keeper::without_hello(&["sleep", "60"]);
+        let forked = t0.elapsed();
+        keeper.hello();
+        let greeted = t0.elapsed();
+        let t1 = std::time::Instant::now();
+        keeper.start(Duration::from_secs(60));
+        let started = t1.elapsed();
+        std::thread::sleep(Duration::from_millis(20));
+        let t2 = std::time::Instant::now();
+        keeper.send(&ToGuard::Kill);
+        keeper.until_empty();
+        let empty = t2.elapsed();
+        let t3 = std::time::Instant::now();
+        keeper.dismiss();
+        rows.push([forked, greeted, started, empty, t3.elapsed()]);
+    }
+    for (column, name) in [
+        "fork",
+        "greeted",
+        "started",
+        "kill to empty",
+        "dismiss to end",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let mut values: Vec<_> = rows.iter().map(|row| row[column]).collect();
+        values.sort();
+        println!(
+            "{name}: median {:?}, {:?} to {:?}",
+            values[25], values[2], values[47]
+        );
+    }
 }

@@ -5,7 +5,9 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use leasewrap::sys::clock;
+use leasewrap::sys::guard_process::GuardState;
+use leasewrap::sys::tree::{Round, Sweep};
+use leasewrap::sys::{clock, inherited, terminal};
 
 use crate::support::{Keeper, texts};
 
@@ -19,12 +21,14 @@ fn helper() {
     let arguments = std::env::var("LW_TEST_ARGUMENTS").unwrap_or_default();
     let arguments: Vec<&str> = arguments.split_whitespace().collect();
     match name.as_str() {
-        "chains" => chains(arguments[0].parse().unwrap()),
-        "forkers" => forkers(arguments[0].parse().unwrap()),
+        "chains" => chains(arguments[0].parse().unwrap(), arguments[1]),
+        "forkers" => forkers(arguments[0].parse().unwrap(), arguments[1]),
         "leader_exits" => leader_exits(arguments[0]),
         "self_kill" => self_kill(),
         "self_wake" => self_wake(),
         "keeper" => keeper(&arguments),
+        "sweeping_keeper" => sweeping_keeper(&arguments),
+        "takes_over" => takes_over(arguments[0]),
         other => panic!("no helper {other}"),
     }
     std::process::exit(0);
@@ -48,8 +52,9 @@ fn is_time_up(born: &Instant) -> bool {
     born.elapsed() > LIFE
 }
 
-/// So many chains of processes that each fork the next and end.
-fn chains(count: u32) {
+/// So many chains of processes that each fork the next and end; says when
+/// they are under way.
+fn chains(count: u32, report: &str) {
     let born = Instant::now();
     for _ in 0..count {
         if fork() == 0 {
@@ -61,13 +66,14 @@ fn chains(count: u32) {
             end();
         }
     }
+    std::fs::write(report, "under way\n").unwrap();
     std::thread::sleep(LIFE);
 }
 
 /// So many processes that each fork again and again, in a session of their
 /// own, ignoring TERM; each has five children that live on, all others end at
-/// once.
-fn forkers(count: u32) {
+/// once. Says when they are under way.
+fn forkers(count: u32, report: &str) {
     let born = Instant::now();
     for _ in 0..count {
         if fork() == 0 {
@@ -93,6 +99,7 @@ fn forkers(count: u32) {
             end();
         }
     }
+    std::fs::write(report, "under way\n").unwrap();
     std::thread::sleep(LIFE);
 }
 
@@ -147,6 +154,27 @@ fn leader_exits(path: &str) {
 /// after the deadline (in ms), writes `keeper guard worker` pids to the file,
 /// and then says nothing more.
 fn keeper(arguments: &[&str]) {
+    let _keeper = begin(arguments);
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+/// As [`keeper`]; when its guard dies it kills what is left, and then appends
+/// how many that were to the report.
+fn sweeping_keeper(arguments: &[&str]) {
+    let keeper = begin(arguments);
+    assert!(keeper.guard_ends(Duration::from_secs(60)));
+    while keeper.guard.state() != GuardState::Ended {}
+    let mut sweep = Sweep::new(&[]);
+    let limit = Instant::now() + Duration::from_secs(10);
+    while sweep.step() != Round::Empty {
+        assert!(Instant::now() < limit, "the tree is empty in time");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    let mut report = OpenOptions::new().append(true).open(arguments[0]).unwrap();
+    writeln!(report, "{}", sweep.killed()).unwrap();
+}
+
+fn begin(arguments: &[&str]) -> Keeper {
     let [report, deadline_ms, command @ ..] = arguments else {
         panic!("too few arguments");
     };
@@ -158,7 +186,43 @@ fn keeper(arguments: &[&str]) {
     } else {
         keeper.start(Duration::from_millis(deadline_ms.parse().unwrap()))
     };
+    inherited::get().let_go(&[]);
     let pids = format!("{}\n{}\n{worker}\n", std::process::id(), keeper.guard.pid());
     std::fs::write(report, pids).unwrap();
-    std::thread::sleep(Duration::from_secs(60));
+    keeper
+}
+
+/// Of a session's leader, of one in a group of its own below it, and of one
+/// below that in the same group: whether a shell takes over from them.
+fn takes_over(report: &str) {
+    let say = |who: &str| {
+        let answer = terminal::shell_takes_over(0);
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(report)
+            .unwrap();
+        writeln!(
+            file,
+            "{who} {answer} {}",
+            terminal::has_controlling_terminal()
+        )
+        .unwrap();
+    };
+    let then = |run: &dyn Fn()| {
+        let child = fork();
+        if child == 0 {
+            run();
+            end();
+        }
+        // SAFETY: a system call.
+        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+    };
+    say("leader");
+    then(&|| {
+        // SAFETY: a system call.
+        unsafe { libc::setpgid(0, 0) };
+        say("job");
+        then(&|| say("below"));
+    });
 }

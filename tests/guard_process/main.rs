@@ -5,4 +5,5 @@ mod death;
 mod helpers;
 mod inheritance;
 mod support;
+mod terminals;
 mod trees;

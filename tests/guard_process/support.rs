@@ -6,6 +6,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use leasewrap::lease::ids::{HolderId, LeaseName, Slot, Token};
@@ -24,9 +25,26 @@ use uuid::Uuid;
 /// Nothing in these tests takes this long unless it is broken.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
+/// Who forks by the hundred has the host to itself: beside it no other test
+/// could expect anything to happen in time.
+static HOST: RwLock<()> = RwLock::new(());
+
+/// Held by everything that expects something to happen in time. A test must
+/// not hold two: one that waits for a storm would have the other wait too.
+pub type Calm = RwLockReadGuard<'static, ()>;
+
+pub fn calm() -> Calm {
+    HOST.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub fn storm() -> RwLockWriteGuard<'static, ()> {
+    HOST.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 pub struct Keeper {
     pub guard: GuardProcess,
     _release: ReleaseFile,
+    _calm: Option<Calm>,
 }
 
 impl Keeper {
@@ -38,6 +56,13 @@ impl Keeper {
     }
 
     pub fn without_hello(command: &[&str]) -> Self {
+        Self {
+            _calm: Some(calm()),
+            ..Self::in_a_storm(command)
+        }
+    }
+
+    pub fn in_a_storm(command: &[&str]) -> Self {
         let path = leasewrap::sys::executable::find(
             OsStr::new(command[0]),
             std::env::var_os("PATH").as_deref(),
@@ -50,6 +75,7 @@ impl Keeper {
         Self {
             guard,
             _release: release,
+            _calm: None,
         }
     }
 

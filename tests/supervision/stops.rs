@@ -123,8 +123,9 @@ fn twice_at_once_is_once() {
     leasewrap.wait_out("ready");
     // As `timeout` and `killall` do.
     leasewrap.signal(libc::SIGTERM);
-    leasewrap.signal(libc::SIGINT);
+    leasewrap.wait_event("stopping");
     leasewrap.signal(libc::SIGTERM);
+    leasewrap.signal(libc::SIGINT);
     leasewrap.end().code(5);
 }
 

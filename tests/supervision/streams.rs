@@ -134,7 +134,7 @@ fn process_substitution() {
 fn socket_activation() {
     let (_read, write) = pipe();
     let words = leasewrap()
-        .sh("echo $LISTEN_PID $$ $LISTEN_FDS; ls /proc/$$/fd | tr '\\n' ' '")
+        .sh("echo $LISTEN_PID $$ $LISTEN_FDS; ls /proc/$$/fd")
         .words();
     let line = words
         .iter()

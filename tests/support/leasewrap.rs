@@ -200,15 +200,15 @@ impl Builder {
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let out = Arc::<Mutex<Vec<u8>>>::default();
         let log = Arc::<Mutex<Vec<String>>>::default();
-        if let Some(mut stdout) = child.stdout.take() {
+        let out_ended = child.stdout.take().map(|mut stdout| {
             let out = Arc::clone(&out);
             std::thread::spawn(move || {
                 let mut buffer = [0; 65_536];
                 while let Ok(count @ 1..) = stdout.read(&mut buffer) {
                     locked(&out).extend_from_slice(&buffer[..count]);
                 }
-            });
-        }
+            })
+        });
         let log_ended = child.stderr.take().map(|stderr| {
             let log = Arc::clone(&log);
             std::thread::spawn(move || {
@@ -222,7 +222,7 @@ impl Builder {
             status: None,
             out,
             log,
-            log_ended,
+            readers: [out_ended, log_ended],
             part: self.part,
             words,
         }
@@ -245,7 +245,7 @@ pub struct Leasewrap {
     status: Option<ExitStatus>,
     out: Arc<Mutex<Vec<u8>>>,
     log: Arc<Mutex<Vec<String>>>,
-    log_ended: Option<std::thread::JoinHandle<()>>,
+    readers: [Option<std::thread::JoinHandle<()>>; 2],
     part: String,
     words: Vec<String>,
 }
@@ -376,13 +376,10 @@ impl Leasewrap {
                 self.log().join("\n")
             );
         };
-        // Whoever else holds stderr (a descendant that is left) must not hold us up.
-        let reader = self.log_ended.take();
+        // Whoever else holds a stream (a descendant that is left) must not hold us up.
         maybe(Duration::from_secs(2), || {
-            reader
-                .as_ref()
-                .is_none_or(|reader| reader.is_finished())
-                .then_some(())
+            let mut readers = self.readers.iter().flatten();
+            readers.all(|reader| reader.is_finished()).then_some(())
         });
         Ended {
             code,

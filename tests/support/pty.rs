@@ -3,8 +3,12 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::proc;
 use super::run::{MARK, PART, number, run};
@@ -15,6 +19,8 @@ use super::wait::{SOON, maybe};
 pub struct Terminal {
     child: Child,
     master: Option<File>,
+    /// The reading thread must let go of the terminal too.
+    hung_up: Arc<AtomicBool>,
     seen: Arc<Mutex<String>>,
     part: String,
 }
@@ -43,22 +49,15 @@ impl Terminal {
         // The command still holds the slave: the end would never be seen.
         drop(command);
         let master = File::from(pty.master);
-        let mut reader = master.try_clone().expect("share the terminal");
+        let reader = master.try_clone().expect("share the terminal");
         let seen = Arc::<Mutex<String>>::default();
-        let of_thread = Arc::clone(&seen);
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = reader.read(&mut buffer) {
-                let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
-                of_thread
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push_str(&text);
-            }
-        });
+        let hung_up = Arc::<AtomicBool>::default();
+        let of_thread = (Arc::clone(&seen), Arc::clone(&hung_up));
+        std::thread::spawn(move || read(reader, &of_thread.0, &of_thread.1));
         Self {
             child,
             master: Some(master),
+            hung_up,
             seen,
             part,
         }
@@ -134,6 +133,7 @@ impl Terminal {
 
     /// Hangs up.
     pub fn hang_up(&mut self) {
+        self.hung_up.store(true, Ordering::Relaxed);
         self.master = None;
     }
 
@@ -160,8 +160,27 @@ impl Terminal {
     }
 }
 
+/// Reads what is written to the terminal until its other end is closed, or
+/// this one is to be.
+fn read(mut reader: File, seen: &Mutex<String>, hung_up: &AtomicBool) {
+    let mut buffer = [0; 4096];
+    while !hung_up.load(Ordering::Relaxed) {
+        let mut waited = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut waited, PollTimeout::from(20_u8)) == Ok(0) {
+            continue;
+        }
+        let Ok(count @ 1..) = reader.read(&mut buffer) else {
+            return;
+        };
+        let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.push_str(&text);
+    }
+}
+
 impl Drop for Terminal {
     fn drop(&mut self) {
+        self.hung_up.store(true, Ordering::Relaxed);
         if std::thread::panicking() {
             eprintln!("--- the screen ---\n{}", self.screen());
         }

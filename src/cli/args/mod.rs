@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
 pub mod db;
+mod hooks;
 pub mod log;
 pub mod run;
 pub mod timing;
@@ -71,7 +72,7 @@ pub enum Parsed {
     /// Run a worker.
     Run(Box<run::RunOptions>),
     /// Anything else.
-    Command(Commands),
+    Command(Box<Commands>),
 }
 
 /// What ends leasewrap right after its command line was read.
@@ -147,7 +148,7 @@ pub fn parse(arguments: &[OsString], environment: &Environment<'_>) -> Result<Pa
     let matches = command.try_get_matches_from(arguments).map_err(refused)?;
     let cli = Cli::from_arg_matches(&matches).map_err(refused)?;
     match cli.command {
-        Some(command) => Ok(Parsed::Command(command)),
+        Some(command) => Ok(Parsed::Command(Box::new(command))),
         None => Ok(Parsed::Run(Box::new(cli.run.check()?))),
     }
 }

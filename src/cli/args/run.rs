@@ -6,11 +6,13 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::db::{DbArgs, DbOptions};
+use super::hooks::HookArgs;
 use super::log::LogArgs;
 use super::timing::TimingArgs;
 use super::usage::UsageError;
 use super::values;
 use crate::exit::{self, ExitCodes};
+use crate::http::listen::ListenAddress;
 use crate::keeper::hooks::HookSettings;
 use crate::lease::ids::{Label, LeaseName, TextError, Value};
 use crate::lease::keeper::Takeover;
@@ -34,6 +36,8 @@ pub struct RunArgs {
     worker: WorkerArgs,
     #[command(flatten)]
     hooks: HookArgs,
+    #[command(flatten)]
+    shown: ShownArgs,
     #[command(flatten)]
     log: LogArgs,
 
@@ -203,49 +207,22 @@ struct WorkerArgs {
     pgoptions: bool,
 }
 
-/// Commands that leasewrap runs beside the worker.
+/// Who may look.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Hooks")]
-struct HookArgs {
-    /// Hold the lease only while this shell command passes
+#[command(next_help_heading = "Pages and probes")]
+struct ShownArgs {
+    /// Serve /, /livez, /readyz, /leader and /metrics there
     ///
-    /// Run before every attempt and on every renewal interval. Not 0, not
-    /// startable or not done within --hook-timeout: no attempt, or an orderly
-    /// stop and exit 120.
+    /// PORT (on loopback), HOST:PORT, [IPV6]:PORT or the absolute path of a
+    /// Unix socket.
     #[arg(
         long,
-        value_name = "COMMAND",
-        env = "LEASEWRAP_PRECHECK",
+        value_name = "ADDR",
+        env = "LEASEWRAP_LISTEN",
         hide_env_values = true
     )]
-    #[arg(value_parser = values::shell_command)]
-    precheck: Option<OsString>,
-
-    /// Run this shell command at every change
-    ///
-    /// At acquired, renewed-late, losing, lost, released, holder-changed: one
-    /// at a time, in order. It gets LEASEWRAP_EVENT, LEASEWRAP_REASON,
-    /// LEASEWRAP_MESSAGE, LEASEWRAP_LEASE, LEASEWRAP_SLOT, LEASEWRAP_TOKEN,
-    /// LEASEWRAP_HOLDER, LEASEWRAP_HOLDER_LABEL and LEASEWRAP_HOLDER_VALUE,
-    /// and the same as JSON on its standard input. What it says is logged.
-    #[arg(
-        long,
-        value_name = "COMMAND",
-        env = "LEASEWRAP_ON_EVENT",
-        hide_env_values = true
-    )]
-    #[arg(value_parser = values::shell_command)]
-    on_event: Option<OsString>,
-
-    /// Then a hook is killed with all it started
-    #[arg(
-        long,
-        value_name = "DURATION",
-        env = "LEASEWRAP_HOOK_TIMEOUT",
-        hide_env_values = true
-    )]
-    #[arg(default_value = "5s", value_parser = values::positive_duration)]
-    hook_timeout: Duration,
+    #[arg(value_parser = values::listen)]
+    listen: Option<ListenAddress>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -290,6 +267,8 @@ pub struct RunOptions {
     pub pgoptions: bool,
     /// `--precheck`, `--on-event`, `--hook-timeout`.
     pub hooks: HookSettings,
+    /// Where the pages are served.
+    pub listen: Option<ListenAddress>,
     /// The worker's program and arguments; never empty.
     pub command: Vec<OsString>,
     /// What is logged.
@@ -350,11 +329,8 @@ impl RunArgs {
                 conflict: self.standby.conflict_exit_code,
             },
             pgoptions: self.worker.pgoptions,
-            hooks: HookSettings {
-                precheck: self.hooks.precheck,
-                on_event: self.hooks.on_event,
-                timeout: self.hooks.hook_timeout,
-            },
+            hooks: self.hooks.check(),
+            listen: self.shown.listen,
             command: self.command,
             log: self.log.check(),
         })

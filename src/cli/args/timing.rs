@@ -11,7 +11,7 @@ use crate::lease::timing::{Timing, TimingOptions};
 /// The times as they were given; what was not given follows from the ttl.
 #[derive(Debug, Clone, PartialEq, Args)]
 #[command(next_help_heading = "Times (such as 15s, 1m 30s, 500ms)")]
-pub(super) struct TimingArgs {
+pub struct TimingArgs {
     /// How long the lease lasts from its last renewal
     ///
     /// At least 1s. Every end that the host can see hands over in
@@ -102,7 +102,10 @@ pub(super) struct TimingArgs {
 
 impl TimingArgs {
     /// Checks the times together.
-    pub(super) fn check(self) -> Result<Timing, UsageError> {
+    ///
+    /// # Errors
+    /// They do not fit; says which would.
+    pub fn check(self) -> Result<Timing, UsageError> {
         Timing::new(TimingOptions {
             ttl: Some(self.ttl),
             renew_interval: self.renew_every,

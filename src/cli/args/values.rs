@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::http::listen::ListenAddress;
 use crate::lease::ids::{Label, LeaseName, Value};
 
 /// The longest duration that can be given: past every use, and far from any
@@ -158,6 +159,14 @@ pub fn any_exit_code(text: &str) -> Result<u8, String> {
     text.trim()
         .parse()
         .map_err(|_| "is not a number from 0 to 255".to_owned())
+}
+
+/// Where to serve pages.
+///
+/// # Errors
+/// A fragment for people.
+pub fn listen(text: &str) -> Result<ListenAddress, String> {
+    text.trim().parse()
 }
 
 /// A schema's name: what Postgres keeps of an identifier, and no more.

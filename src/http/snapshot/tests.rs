@@ -15,12 +15,14 @@ pub fn standby() -> Snapshot {
         phase: Phase::Standby,
         since: at(10),
         term: None,
+        worker: None,
         other: None,
         reason: Some("it is held".to_owned()),
         reachable: true,
         failures: 0,
         attempts: 4,
         next_wakeup: Some(at(106)),
+        ending: false,
         recent: Recent::default(),
     }
 }

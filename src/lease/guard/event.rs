@@ -1,5 +1,7 @@
 //! What can happen to a guard, and what it can ask for.
 
+use std::fmt;
+
 use crate::lease::time::BootInstant;
 use crate::wire::{FromGuard, NotStarted, Start, StopTo, ToGuard, WorkerEnd};
 
@@ -103,4 +105,20 @@ pub enum Keeper {
     /// It stands still: to be woken after the release, and killed when it
     /// has not ended a second later.
     StandsStill,
+}
+
+impl fmt::Display for Keeper {
+    /// For a last line: reads after "leasewrap".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lost(KeeperLoss::Closed) => "was killed or has crashed",
+            Self::Lost(KeeperLoss::Malformed | KeeperLoss::Nonsense) => {
+                "sent its guard what makes no sense"
+            }
+            Self::Lost(KeeperLoss::Foreign) => {
+                "and its guard are of different versions or time namespaces"
+            }
+            Self::StandsStill => "stood still (was it stopped?)",
+        })
+    }
 }

@@ -59,6 +59,7 @@ impl Guard {
         match &self.phase {
             Phase::Idle => {
                 let limits = Limits::of(&start);
+                self.named = start.deadline;
                 // A worker that would be told to stop at once is not started.
                 if now >= limits.stop_at() {
                     self.nothing_started(NotStarted::Late, now, actions);
@@ -83,6 +84,7 @@ impl Guard {
     }
 
     fn on_deadline(&mut self, new: BootInstant, now: BootInstant, actions: &mut Vec<Action>) {
+        self.named = new;
         match &mut self.phase {
             Phase::Armed { limits, .. } | Phase::Running(limits) => limits.deadline = new,
             Phase::Stopping(ending) | Phase::LeftBehind(ending) => {

@@ -347,15 +347,13 @@ fn with_stop_to_worker_the_rest_counts_as_left_behind() {
 }
 
 #[test]
-fn a_keeper_that_says_nothing_after_the_end_is_replaced() {
+fn a_keeper_that_says_nothing_past_the_deadline_is_replaced() {
     let mut guard = empty();
-    let silent = at(201) + FIRST_ANSWER_LIMIT;
-    assert_eq!(guard.next_wakeup(), Some(silent));
+    assert_eq!(guard.next_wakeup(), Some(at(10_000)));
+    assert_eq!(guard.step(Event::Wake, at(9_999)), []);
     let mut stopped = guard.clone();
-    assert_eq!(
-        stopped.step(Event::Wake, silent),
-        [Action::Release(Keeper::StandsStill)]
-    );
+    let released = [Action::Release(Keeper::StandsStill)];
+    assert_eq!(stopped.step(Event::Wake, at(10_000)), released);
     // One that answers has all the time it needs, as long as it goes on.
     let mut now = 210;
     for seq in 0..50 {
@@ -363,15 +361,20 @@ fn a_keeper_that_says_nothing_after_the_end_is_replaced() {
         assert_eq!(frame(&mut guard, ToGuard::Ping { seq }, now), ack);
         now += 500;
     }
+    assert_eq!(guard.next_wakeup(), Some(at(now - 500) + SILENCE_LIMIT));
     assert_eq!(frame(&mut guard, ToGuard::Dismiss, now), [Action::Exit]);
     assert_eq!(guard.next_wakeup(), None);
 }
 
 #[test]
-fn a_silent_keeper_is_given_up_a_second_after_its_last_word() {
-    let mut guard = empty();
-    let _ = frame(&mut guard, ToGuard::Ping { seq: 0 }, 210);
-    assert_eq!(guard.next_wakeup(), Some(at(210) + SILENCE_LIMIT));
+fn a_keeper_that_stands_still_at_the_deadline_is_replaced_soon_after() {
+    let mut guard = running();
+    let _ = guard.step(Event::Wake, at(10_000));
+    let _ = guard.step(Event::TreeEmpty { killed: 1 }, at(10_003));
+    let due = at(10_003) + FIRST_ANSWER_LIMIT;
+    assert_eq!(guard.next_wakeup(), Some(due));
+    let released = [Action::Release(Keeper::StandsStill)];
+    assert_eq!(guard.step(Event::Wake, due), released);
 }
 
 #[test]

@@ -207,11 +207,6 @@ impl Search {
             message: unknown.message.clone(),
         };
         self.unknown = Some(unknown.clone());
-        out.push(Command::Tell(Transition::CallFailed {
-            what,
-            unknown: unknown.clone(),
-            left: None,
-        }));
         let last = match unknown.fault {
             Fault::Transient => false,
             Fault::ReadOnly => !self.worked,
@@ -221,7 +216,16 @@ impl Search {
                 !self.worked || context.at() >= since + context.timing().ttl()
             }
         };
-        last.then_some(unknown)
+        // What ends it is told by the last line, once.
+        if last || (self.over(context) && !self.worked) {
+            return last.then_some(unknown);
+        }
+        out.push(Command::Tell(Transition::CallFailed {
+            what,
+            unknown,
+            left: None,
+        }));
+        None
     }
 
     /// The pause after a failure.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::lease::ids::Slot;
-use crate::lease::timing::Shown;
+use crate::lease::timing::Rounded;
 
 /// What gives the right to take a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -131,14 +131,14 @@ impl fmt::Display for Basis {
             Self::New => f.write_str("it was never held"),
             Self::Released => f.write_str("it was released"),
             Self::Silent { watched } => {
-                write!(f, "its holder has not renewed it for {}", Shown(*watched))
+                write!(f, "its holder has not renewed it for {}", Rounded(*watched))
             }
             Self::Expired => f.write_str("it has expired by the database's clock"),
             Self::Doubted { doubt, watched } => {
                 write!(
                     f,
                     "{doubt}, and nobody has renewed it for {}",
-                    Shown(*watched)
+                    Rounded(*watched)
                 )
             }
         }
@@ -167,33 +167,33 @@ impl fmt::Display for Reason {
                 write!(
                     f,
                     "it is held, for {} more if it is not renewed",
-                    Shown(*expires_in)
+                    Rounded(*expires_in)
                 )
             }
             Self::Watching { left } => write!(
                 f,
                 "it was not released, and is free when nobody has renewed it for {} more",
-                Shown(*left)
+                Rounded(*left)
             ),
             Self::Doubting { doubt, left } => {
                 write!(
                     f,
                     "{doubt}: it is free when nobody has renewed it for {} more",
-                    Shown(*left)
+                    Rounded(*left)
                 )
             }
             Self::HeldBack { left } => {
                 write!(
                     f,
                     "its last holder keeps it taken for {} more",
-                    Shown(*left)
+                    Rounded(*left)
                 )
             }
             Self::Reserved { label, left } => {
                 write!(
                     f,
                     "a step-down leaves it to {label:?} for {} more",
-                    Shown(*left)
+                    Rounded(*left)
                 )
             }
             Self::SlotAbove { slot } => write!(f, "slot {slot}, above --slots, is still taken"),
@@ -210,7 +210,7 @@ impl fmt::Display for Reason {
                 write!(
                     f,
                     "others go first after a step-down, for {} more",
-                    Shown(*left)
+                    Rounded(*left)
                 )
             }
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::fault::{Failure, LOCK_NOT_AVAILABLE, QUERY_CANCELED, UNIQUE_VIOLATION};
 use super::link::Rows;
-use super::row::{Cells, timeline};
+use super::row::{Cells, Columns, timeline};
 use super::{PgStore, SeenTime, calls, is_queue_full, sql};
 use crate::lease::ids::Slot;
 use crate::lease::record::{Acquire, Acquired, Expected, Refusal};

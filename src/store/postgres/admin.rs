@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::fault::Failure;
 use super::link::Rows;
-use super::row::Cells;
+use super::row::{Cells, Columns};
 use super::{PgStore, calls, schema, sql};
 use crate::lease::ids::{Label, LeaseName, Slot, Token};
 use crate::lease::record::{Fault, Request, RequestKind, Unknown};
@@ -44,11 +44,11 @@ left join (
 left join :schema.lease l on l.name = n.name
 left join :schema.lease_pause p on p.name = n.name
 order by n.name, l.slot;
-select a.application_name as application,
+select :session_mark, a.application_name as application,
     coalesce(host(a.client_addr), 'local') as client,
     (extract(epoch from a.backend_start) * 1000)::bigint as since_ms
-from pg_stat_activity a
-where a.application_name like 'leasewrap %' and a.datname = current_database()
+from (values (1)) one left join pg_stat_activity a
+on a.application_name like 'leasewrap %' and a.datname = current_database()
     and a.query like '%leasewrap poll%'
 order by a.backend_start;
 ";
@@ -407,7 +407,7 @@ fn standbys(rows: &Rows, name: &LeaseName) -> Result<Option<Vec<Standby>>, Failu
     let mut standbys = Vec::new();
     for row in rows.get(1).map(Vec::as_slice).unwrap_or_default() {
         let cells = Cells(row);
-        if cells.words("application")? == application {
+        if cells.text("application")?.as_deref() == Some(&application) {
             standbys.push(Standby {
                 from: cells.words("client")?,
                 since: time(&cells, "since_ms")?,

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::fault::{Failure, READ_ONLY};
 use super::link::Rows;
-use super::row::{Cells, for_token, loss_of, timeline};
+use super::row::{Cells, Columns, timeline};
 use super::{PgStore, SeenTime, schema, sql};
 use crate::lease::ids::{Incarnation, Token};
 use crate::lease::record::{
@@ -57,11 +57,10 @@ impl PgStore {
         let Some(first) = cells.first() else {
             return Ok(None);
         };
-        self.link.saw_mark(&first.words("session")?);
         if first.flag("in_recovery")? {
             return Err(self.in_recovery());
         }
-        match (first.small("version")?, first.small("compatible_from")?) {
+        match (first.number("version")?, first.number("compatible_from")?) {
             (Some(_), Some(from)) if from > schema::VERSION => {
                 return Err(Failure::Unanswered(schema::too_new(
                     self.link.settings().schema(),
@@ -247,11 +246,11 @@ impl PgStore {
         if cells.flag("in_recovery")? {
             return Err(self.in_recovery());
         }
-        if let Some(loss) = loss_of(&cells, term)? {
+        if let Some(loss) = cells.loss(term.holder, Some(term.token))? {
             return Ok(Renewed::Lost(loss));
         }
         let grant = cells.grant()?.ok_or_else(no_row)?;
-        let request = for_token(cells.request()?, grant.token);
+        let request = cells.request_for(grant.token)?;
         Ok(Renewed::Granted { grant, request })
     }
 
@@ -368,11 +367,13 @@ fn renewed(rows: &Rows, term: &Term) -> Result<Option<Renewed>, Failure> {
     if let Some(grant) = cells.grant()? {
         return Ok(Some(granted(grant, &cells)?));
     }
-    Ok(loss_of(&cells, term)?.map(Renewed::Lost))
+    Ok(cells
+        .loss(term.holder, Some(term.token))?
+        .map(Renewed::Lost))
 }
 
 fn granted(grant: Grant, cells: &Cells<'_>) -> Result<Renewed, Failure> {
-    let request = for_token(cells.request()?, grant.token);
+    let request = cells.request_for(grant.token)?;
     Ok(Renewed::Granted { grant, request })
 }
 

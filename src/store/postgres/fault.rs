@@ -44,6 +44,12 @@ pub(super) const INVALID_AUTHORIZATION: &str = "28000";
 /// Also PgBouncer's word for everything that it does not like.
 pub(super) const PROTOCOL_VIOLATION: &str = "08P01";
 
+impl From<Unknown> for Failure {
+    fn from(unknown: Unknown) -> Self {
+        Self::Unanswered(unknown)
+    }
+}
+
 impl Failure {
     /// From what sqlx says of a call to `target`.
     pub(super) fn of(error: &sqlx::Error, target: &Target) -> Self {
@@ -127,6 +133,7 @@ impl Refused {
                     "authentication",
                     "no such database",
                     "no such user",
+                    "startup parameter",
                 ];
                 if final_ones.iter().any(|text| message.contains(text)) {
                     Fault::Final

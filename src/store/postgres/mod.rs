@@ -8,11 +8,12 @@
 //! | `sql`, `row` | the statements, and how their answers are read |
 //! | `calls`, `acquire` | the trait's calls |
 //! | `listener` | `LISTEN`, in a connection of its own |
-//! | `admin`, `protect` | what operators ask |
+//! | `admin`, `protect`, `doctor` | what operators ask |
 
 mod acquire;
 mod admin;
 mod calls;
+pub mod doctor;
 mod fault;
 mod link;
 mod listener;
@@ -99,6 +100,7 @@ impl PgStore {
             &[
                 ("row_columns", sql::ROW_COLUMNS),
                 ("seen_columns", sql::SEEN_COLUMNS),
+                ("session_mark", sql::SESSION_MARK),
             ],
         );
         sql::fill(&composed, &all)
@@ -119,7 +121,18 @@ impl PgStore {
         let message = build(self, deadline.left());
         let sent_at = (self.clock)();
         let reply = self.link.send(message, deadline).await;
+        if let Ok(rows) = &reply {
+            self.see_mark(rows);
+        }
         Timed { sent_at, reply }
+    }
+
+    /// Where an answer shows the session's mark, the session is ours.
+    fn see_mark(&mut self, rows: &Rows) {
+        let last = rows.last().and_then(|rows| rows.first()).map(row::Cells);
+        if let Some(Ok(Some(mark))) = last.map(|cells| row::Columns::text(&cells, "session")) {
+            self.link.saw_mark(&mark);
+        }
     }
 
     /// The same for a message that may come twice: an idle connection may

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::fault::Failure;
-use super::row::Cells;
+use super::row::{Cells, Columns};
 use super::{PgStore, schema, sql};
 use crate::store::admin::{ProtectError, Protection};
 use crate::store::deadline::Deadline;

@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::fault::{Failure, Refused};
-use super::row::Cells;
+use super::row::{Cells, Columns};
 use super::{PgStore, sql};
 use crate::lease::record::{Fault, Unknown};
 use crate::store::deadline::Deadline;
 
 /// The version that this leasewrap makes and needs.
-pub(super) const VERSION: i32 = 1;
+pub(super) const VERSION: i64 = 1;
 
 /// For advisory locks: of leasewrap.
 pub(super) const ADVISORY_CLASS: &str = "1279611473";
@@ -166,7 +166,7 @@ impl PgStore {
                 let rows = self.call(deadline, build).await.reply?;
                 let cells = rows.iter().flatten().next().map(Cells);
                 match cells
-                    .map(|cells| cells.small("compatible_from"))
+                    .map(|cells| cells.number("compatible_from"))
                     .transpose()?
                     .flatten()
                 {

@@ -110,7 +110,7 @@ select pg_is_in_recovery() as in_recovery,
     (extract(epoch from at.now - k.since) * 1000)::bigint as known_ms,
     v.version,
     v.compatible_from,
-    coalesce(current_setting('leasewrap.session', true), '') as session,
+    :session_mark,
     (extract(epoch from at.now) * 1000000)::bigint as now_us,
     coalesce(p.paused, false) as paused,
     p.reason as pause_reason,
@@ -269,10 +269,14 @@ renewed as (
 )
 select renewed.token, renewed.revision, renewed.incarnation,
     renewed.request_token, renewed.request_kind, renewed.request_to,
-    :seen_columns
+    :session_mark, :seen_columns
 from at left join renewed on true
 left join :schema.lease seen on seen.name = :name and seen.slot = :slot
 ";
+
+/// The mark of the session, if it is ours.
+pub(super) const SESSION_MARK: &str =
+    "coalesce(current_setting('leasewrap.session', true), '') as session";
 
 /// What tells why a row is not ours.
 pub(super) const SEEN_COLUMNS: &str = "
@@ -288,7 +292,7 @@ pub(super) const CHECK: &str = "
 select pg_is_in_recovery() as in_recovery,
     seen.token, seen.revision, seen.incarnation,
     seen.request_token, seen.request_kind, seen.request_to,
-    :seen_columns
+    :session_mark, :seen_columns
 from (values (1)) one
 left join :schema.lease seen on seen.name = :name and seen.slot = :slot
 ";

@@ -3,7 +3,10 @@
 use std::collections::HashSet;
 
 use super::children::Lister;
+use super::process::Haste;
 use super::{Member, Signalled, signal_member, stat};
+use crate::lease::time::BootInstant;
+use crate::sys::clock;
 
 /// The most processes that are named.
 const NAMED: usize = 16;
@@ -26,11 +29,15 @@ pub struct Stopped {
 /// none. Whoever ends by the signal hands its children to this process, the
 /// subreaper; so this process's own children are read again, at once, until
 /// none is new.
-pub fn stop_tree(signal: i32) -> Stopped {
+///
+/// A tree that grows for ever is walked until `until`, when SIGKILL is due.
+pub fn stop_tree(signal: i32, until: BootInstant) -> Stopped {
+    let _haste = Haste::make();
     let mut walk = Walk {
         lister: Lister::new(),
         seen: HashSet::new(),
         signal,
+        until,
         stopped: Stopped::default(),
     };
     let mut children = Vec::new();
@@ -42,7 +49,7 @@ pub fn stop_tree(signal: i32) -> Stopped {
         for pid in &children {
             walk.visit(*pid);
         }
-        if walk.seen.len() == seen_before {
+        if walk.seen.len() == seen_before || walk.is_late() {
             return walk.stopped;
         }
     }
@@ -52,10 +59,15 @@ struct Walk {
     lister: Lister,
     seen: HashSet<i32>,
     signal: i32,
+    until: BootInstant,
     stopped: Stopped,
 }
 
 impl Walk {
+    fn is_late(&self) -> bool {
+        clock::now() >= self.until
+    }
+
     /// One child of ours and all below it. By a list of its own, not by
     /// recursion: a tree may be as deep as it likes.
     fn visit(&mut self, child: i32) {
@@ -65,6 +77,9 @@ impl Walk {
         }];
         let mut children = Vec::new();
         while let Some(member) = waiting.pop() {
+            if self.is_late() {
+                return;
+            }
             if !self.seen.insert(member.pid) {
                 continue;
             }

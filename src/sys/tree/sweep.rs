@@ -1,13 +1,19 @@
 //! SIGKILL to the whole tree, until `wait` says that nothing is left.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use super::children::Lister;
 use super::process::Haste;
 use super::{Member, Signalled, children_of_self, process, signal_member, stat};
+use crate::sys::clock;
 
 /// In one round, so often at most is the tree walked to find who is new.
 const WALKS: u32 = 64;
+
+/// And for so long: then what was found is killed, and the caller gets a look
+/// at what else is going on.
+const ROUND_LIMIT: Duration = Duration::from_millis(100);
 
 /// So often at most is it walked when nobody is new but somebody has not come
 /// to a stop yet.
@@ -110,6 +116,7 @@ impl Sweep {
         let mut at_rest = false;
         let mut walks_for_a_stop = 0;
         let mut signal = libc::SIGSTOP;
+        let limit = clock::now() + ROUND_LIMIT;
         for _ in 0..WALKS {
             // The ended links of a chain would fill the lists.
             while let Some(pid) = reap_one() {
@@ -126,6 +133,9 @@ impl Sweep {
                 if at_rest || walks_for_a_stop == WALKS_FOR_A_STOP {
                     break;
                 }
+            }
+            if clock::now() >= limit {
+                break;
             }
             // A signal takes effect when its process gets to run: where many
             // wait for a processor, each needs but a moment to stop or end.

@@ -1,6 +1,9 @@
 use super::*;
 use crate::store::postgres::url::parse;
 
+/// Variables and their values.
+type Variables = &'static [(&'static str, &'static str)];
+
 fn surroundings(variables: &[(&str, &str)]) -> Surroundings {
     let variables = variables
         .iter()
@@ -21,7 +24,7 @@ fn shown(url: &str, variables: &[(&str, &str)]) -> Vec<String> {
 
 #[test]
 fn hosts_and_ports_are_put_together_as_in_libpq() {
-    let cases: &[(&str, &[(&str, &str)], &[&str])] = &[
+    let cases: &[(&str, Variables, &[&str])] = &[
         ("postgres://a", &[], &["a:5432"]),
         ("postgres://a:1,b,c:3", &[], &["a:1", "b:5432", "c:3"]),
         ("postgres://a,b?port=7", &[], &["a:7", "b:7"]),
@@ -46,7 +49,7 @@ fn hosts_and_ports_are_put_together_as_in_libpq() {
 
 #[test]
 fn what_cannot_be_done_is_refused() {
-    let cases: &[(&str, &[(&str, &str)], &str)] = &[
+    let cases: &[(&str, Variables, &str)] = &[
         ("postgres://a:0", &[], "1 to 65535"),
         ("postgres://a:70000", &[], "port=70000"),
         ("postgres://a,b,c?port=1,2", &[], "one for each host"),

@@ -1,0 +1,154 @@
+//! `doctor`: looks at the user's own database, and says point by point what
+//! holds and what does not.
+
+mod gather;
+pub mod judge;
+mod measure;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::admin::{Admins, Failed, with_store};
+use super::args::db::DbArgs;
+use super::args::timing::TimingArgs;
+use super::args::values;
+use super::output::{Output, Paint, Tone, json};
+use super::print;
+use crate::exit;
+use crate::lease::ids::LeaseName;
+use judge::{Findings, Point, Verdict, judge};
+
+/// Arguments of `leasewrap doctor`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Give it the options of your run: what is enough depends on the times. It writes
+no row and disturbs nobody.
+
+Exit code: 0 when all that safety needs holds, 1 when something does not, 123
+when the database cannot be used.
+
+Examples:
+  leasewrap doctor --db postgres://app@db/app --ttl 15s")]
+pub struct Doctor {
+    /// The lease to look at as well
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "LEASEWRAP_NAME",
+        hide_env_values = true
+    )]
+    #[arg(value_parser = values::lease_name)]
+    name: Option<LeaseName>,
+    /// For people or for machines
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    output: Output,
+    #[command(flatten)]
+    db: DbArgs,
+    #[command(flatten)]
+    timing: TimingArgs,
+}
+
+impl Doctor {
+    /// Looks, measures, judges.
+    pub fn perform(self) -> u8 {
+        let timing = match self.timing.check() {
+            Ok(timing) => timing,
+            Err(error) => return Failed::usage(error.to_string()).tell(),
+        };
+        // Nothing is written under this name: it is for the notification.
+        let probe = match LeaseName::new(format!("doctor {:016x}", rand::random::<u64>())) {
+            Ok(probe) => probe,
+            Err(error) => return Failed::usage(error.to_string()).tell(),
+        };
+        let limit = timing.call_timeout();
+        let (name, output) = (self.name, self.output);
+        with_store(self.db, limit, Some(&probe), async |admins: &mut Admins| {
+            let findings = gather::gather(admins, name.as_ref()).await;
+            let report = Report::of(judge(&findings, &timing), &findings);
+            let text = match output {
+                Output::Json => json(&report),
+                Output::Text => report.text(Paint::stdout()),
+            };
+            Ok(match print(text.as_bytes()) {
+                0 => report.exit_code,
+                code => code,
+            })
+        })
+    }
+}
+
+/// What is shown.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// All that safety needs holds.
+    safe: bool,
+    exit_code: u8,
+    points: Vec<Point>,
+}
+
+impl Report {
+    fn of(points: Vec<Point>, findings: &Findings) -> Self {
+        let safe = points.iter().all(|point| point.verdict != Verdict::Fails);
+        let exit_code = match (safe, &findings.server) {
+            (true, _) => 0,
+            (false, Ok(_)) => 1,
+            (false, Err(_)) => exit::DATABASE,
+        };
+        Self {
+            safe,
+            exit_code,
+            points,
+        }
+    }
+
+    fn text(&self, paint: Paint) -> String {
+        let width = self
+            .points
+            .iter()
+            .map(|point| point.id.len())
+            .max()
+            .unwrap_or_default();
+        let mut text = String::new();
+        for point in &self.points {
+            let (word, tone) = match point.verdict {
+                Verdict::Holds => ("ok   ", Tone::Good),
+                Verdict::Note => ("note ", Tone::Odd),
+                Verdict::Fails => ("FAILS", Tone::Bad),
+                Verdict::Unknown => ("?    ", Tone::Odd),
+            };
+            let word = paint.paint(tone, word);
+            text += &format!("{word}  {:<width$}  {}\n", point.id, point.found);
+            if point.verdict == Verdict::Holds {
+                continue;
+            }
+            let margin = " ".repeat(width + 9);
+            if !point.reason.is_empty() {
+                text += &format!("{margin}{}\n", paint.paint(Tone::Faint, &point.reason));
+            }
+            if !point.remedy.is_empty() {
+                text += &format!("{margin}→ {}\n", point.remedy);
+            }
+        }
+        let notes = self
+            .points
+            .iter()
+            .filter(|point| point.verdict != Verdict::Holds)
+            .count();
+        let failed = self
+            .points
+            .iter()
+            .filter(|point| point.verdict == Verdict::Fails)
+            .count();
+        text += &match (failed, notes) {
+            (0, 0) => "\nEverything holds.\n".to_owned(),
+            (0, _) => {
+                "\nAll that safety needs holds; the notes say what could be better.\n".to_owned()
+            }
+            (failed, _) => format!("\n{failed} of {} points do not hold.\n", self.points.len()),
+        };
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests;

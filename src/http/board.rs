@@ -1,0 +1,230 @@
+//! Keeps the snapshot and the metrics up to date with what the keeper does.
+
+use tokio::sync::watch;
+
+use super::metrics::{Metrics, Place};
+use super::snapshot::{HeldTerm, Other, Recent, Snapshot};
+use crate::keeper::Audience;
+use crate::lease::ids::LeaseName;
+use crate::lease::keeper::event::{GivenBack, StopCause, Transition};
+use crate::lease::keeper::{Config, Keeper, Phase};
+use crate::lease::record::Record;
+use crate::lease::time::BootInstant;
+
+/// What the keeper tells, for whoever looks.
+#[derive(Debug)]
+pub struct Board {
+    snapshot: watch::Sender<Snapshot>,
+    metrics: Metrics,
+    /// Since when it has been standing by.
+    waiting: BootInstant,
+    /// When the lease was lost, until the tree is gone.
+    killing: Option<BootInstant>,
+    /// Why the term ends has been told, and with it whether leasewrap ends.
+    end_told: bool,
+    /// The poll that was looked at last.
+    looked: Option<BootInstant>,
+}
+
+impl Board {
+    /// Nothing has happened yet.
+    pub fn new(name: LeaseName, config: &Config, metrics: Metrics, now: BootInstant) -> Self {
+        let snapshot = Snapshot {
+            name,
+            slots: config.slots,
+            label: config.terms.label.clone(),
+            value: config.terms.value.clone(),
+            phase: Phase::Standby,
+            since: now,
+            term: None,
+            worker: None,
+            other: None,
+            reason: None,
+            reachable: false,
+            failures: 0,
+            attempts: 0,
+            next_wakeup: None,
+            ending: false,
+            recent: Recent::default(),
+        };
+        Self {
+            snapshot: watch::Sender::new(snapshot),
+            metrics,
+            waiting: now,
+            killing: None,
+            end_told: false,
+            looked: None,
+        }
+    }
+
+    /// Where the snapshot is read.
+    pub fn subscribe(&self) -> watch::Receiver<Snapshot> {
+        self.snapshot.subscribe()
+    }
+
+    fn seen(&self, record: &Record, now: BootInstant) {
+        let from = now - record.held_for;
+        self.snapshot.send_if_modified(|snapshot| {
+            snapshot
+                .recent
+                .begun(record.slot, record.token, &record.label, from);
+            // The step that follows tells it.
+            false
+        });
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Snapshot)) {
+        self.snapshot.send_if_modified(|snapshot| {
+            note(snapshot);
+            false
+        });
+    }
+
+    fn count(&self, count: impl FnOnce(&Metrics, &Place)) {
+        let place = Place::of(&self.snapshot.borrow());
+        count(&self.metrics, &place);
+    }
+
+    /// What a new poll tells of others' terms.
+    fn look(&mut self, keeper: &Keeper) {
+        let Some((seen, observation)) = keeper.observation() else {
+            return;
+        };
+        if self.looked.replace(seen) == Some(seen) {
+            return;
+        }
+        for record in &observation.records {
+            if record.released {
+                self.note(|snapshot| {
+                    let recent = &mut snapshot.recent;
+                    recent.ended(record.slot, record.token, seen, "released");
+                });
+            } else {
+                self.seen(record, seen);
+            }
+        }
+    }
+
+    fn acquired(&mut self, transition: &Transition, now: BootInstant) {
+        let Transition::Acquired { term, .. } = transition else {
+            return;
+        };
+        self.end_told = false;
+        let waited = now.saturating_since(self.waiting);
+        self.note(|snapshot| {
+            let label = snapshot.label.as_str().to_owned();
+            snapshot.recent.begun(term.slot, term.token, &label, now);
+            snapshot.ending = false;
+        });
+        self.count(|metrics, place| {
+            metrics.waited(place, waited);
+            metrics.holder_changed(place);
+        });
+    }
+}
+
+impl Audience for Board {
+    fn told(&mut self, transition: &Transition, keeper: &Keeper, now: BootInstant) {
+        let rejoin = keeper.config().rejoin;
+        match transition {
+            Transition::Acquired { .. } => self.acquired(transition, now),
+            Transition::HolderChanged { .. } => self.count(Metrics::holder_changed),
+            Transition::Renewed { late: Some(_), .. } => self.count(Metrics::renewed_late),
+            Transition::Stopping(cause) => {
+                self.end_told = true;
+                let stays = rejoin && !matches!(cause, StopCause::Signal(_));
+                self.note(|snapshot| snapshot.ending = !stays);
+            }
+            Transition::Lost { .. } => {
+                self.killing = Some(now);
+                self.end_told = true;
+                self.note(|snapshot| {
+                    snapshot.ending = !rejoin;
+                    if let Some(term) = snapshot.term.clone() {
+                        snapshot.recent.ended(term.slot, term.token, now, "lost");
+                    }
+                });
+            }
+            Transition::Released {
+                result: GivenBack::Done,
+                ..
+            } => self.note(|snapshot| {
+                if let Some(term) = snapshot.term.clone() {
+                    snapshot
+                        .recent
+                        .ended(term.slot, term.token, now, "released");
+                }
+            }),
+            Transition::Waiting { .. }
+            | Transition::Renewed { late: None, .. }
+            | Transition::CallFailed { .. }
+            | Transition::IncarnationChanged { .. }
+            | Transition::Losing { .. }
+            | Transition::Released {
+                result: GivenBack::NotOurs | GivenBack::RunsOut { .. },
+                ..
+            } => {}
+        }
+    }
+
+    fn stepped(&mut self, keeper: &Keeper, now: BootInstant) {
+        if self.snapshot.receiver_count() == 0 {
+            return;
+        }
+        let phase = keeper.phase();
+        if self.snapshot.borrow().phase != phase {
+            if matches!(phase, Phase::Standby) {
+                self.waiting = now;
+            }
+            let alive = matches!(phase, Phase::Starting | Phase::Holding | Phase::Stopping);
+            if !alive && let Some(since) = self.killing.take() {
+                self.count(|metrics, place| metrics.killed(place, now.saturating_since(since)));
+            }
+        }
+        self.look(keeper);
+        // A worker that has ended by itself takes leasewrap with it.
+        let ending = match phase {
+            Phase::Releasing => !self.end_told,
+            Phase::Ended => true,
+            Phase::Standby
+            | Phase::Acquiring
+            | Phase::Starting
+            | Phase::Holding
+            | Phase::Stopping => false,
+        };
+        self.snapshot.send_modify(|snapshot| {
+            follow(snapshot, keeper);
+            snapshot.ending |= ending;
+        });
+    }
+}
+
+fn follow(snapshot: &mut Snapshot, keeper: &Keeper) {
+    snapshot.phase = keeper.phase();
+    snapshot.since = keeper.since();
+    snapshot.worker = keeper.worker();
+    snapshot.failures = keeper.failures();
+    snapshot.attempts = keeper.attempts();
+    snapshot.next_wakeup = keeper.next_wakeup();
+    snapshot.reason = keeper.reason().map(ToString::to_string);
+    snapshot.term = match (keeper.term(), keeper.held_since(), keeper.deadline()) {
+        (Some(term), Some(acquired), Some(deadline)) => Some(HeldTerm {
+            slot: term.slot,
+            holder: term.holder,
+            token: term.token,
+            acquired,
+            deadline,
+        }),
+        _ => None,
+    };
+    let observation = keeper.observation();
+    snapshot.reachable =
+        snapshot.failures == 0 && (observation.is_some() || snapshot.term.is_some());
+    snapshot.other = observation.and_then(|(seen, observation)| {
+        let record = observation.records.iter().find(|record| !record.released)?;
+        Some(Other {
+            record: record.clone(),
+            seen,
+        })
+    });
+}

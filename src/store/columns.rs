@@ -1,0 +1,149 @@
+//! Reads rows into records, whichever database they come from. A column that
+//! cannot be read is a fault of the schema, never a panic.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::lease::ids::{HolderId, Incarnation, Revision, Slot, Token};
+use crate::lease::record::{Fault, Grant, Loss, Record, Request, RequestKind, Reserved, Unknown};
+
+/// The columns of one row. Durations are in microseconds.
+pub(super) trait Columns {
+    /// How a call fails.
+    type Failure: From<Unknown>;
+
+    /// A text, or null.
+    fn text(&self, column: &str) -> Result<Option<String>, Self::Failure>;
+    /// A whole number, or null.
+    fn number(&self, column: &str) -> Result<Option<i64>, Self::Failure>;
+    /// True; null is false.
+    fn flag(&self, column: &str) -> Result<bool, Self::Failure>;
+
+    /// Microseconds as a duration; what is not positive is zero.
+    fn duration(&self, column: &str) -> Result<Duration, Self::Failure> {
+        let micros = self.number(column)?.unwrap_or(0);
+        Ok(Duration::from_micros(u64::try_from(micros).unwrap_or(0)))
+    }
+
+    /// A number that must be there.
+    fn there(&self, column: &str) -> Result<i64, Self::Failure> {
+        self.number(column)?
+            .ok_or_else(|| unreadable(column, &"it is empty").into())
+    }
+
+    /// A text that must be there.
+    fn words(&self, column: &str) -> Result<String, Self::Failure> {
+        self.text(column)?
+            .ok_or_else(|| unreadable(column, &"it is empty").into())
+    }
+
+    /// A UUID, or null.
+    fn uuid(&self, column: &str) -> Result<Option<Uuid>, Self::Failure> {
+        let text = self.text(column)?;
+        let uuid = text.map(|text| Uuid::parse_str(&text)).transpose();
+        uuid.map_err(|error| unreadable(column, &error).into())
+    }
+
+    /// The slot, where there is a row.
+    fn slot(&self) -> Result<Option<Slot>, Self::Failure> {
+        let slot = self.number("slot")?.map(u32::try_from).transpose();
+        let slot = slot.map_err(|error| unreadable("slot", &error))?;
+        Ok(slot.map(Slot))
+    }
+
+    /// The row of a slot, where there is one.
+    fn record(&self) -> Result<Option<Record>, Self::Failure> {
+        let Some(slot) = self.slot()? else {
+            return Ok(None);
+        };
+        let released = self.flag("released")?;
+        let held_back = if released {
+            self.duration("held_back_us")?
+        } else {
+            Duration::ZERO
+        };
+        let remaining = self.duration("reserved_us")?;
+        let reserved = match self.text("reserved_for")? {
+            Some(label) if released && !remaining.is_zero() => Some(Reserved { label, remaining }),
+            _ => None,
+        };
+        Ok(Some(Record {
+            slot,
+            holder: self.uuid("holder")?.map(HolderId),
+            label: self.words("label")?,
+            value: self.words("value")?,
+            token: Token(self.there("token")?),
+            closed_token: self.number("closed_token")?.map(Token),
+            revision: Revision(self.there("revision")?),
+            ttl: self.duration("ttl_us")?,
+            takeover_delay: self.duration("takeover_delay_us")?,
+            released,
+            expired: self.flag("expired")?,
+            expires_in: self.duration("expires_in_us")?,
+            held_for: self.duration("held_for_us")?,
+            held_back,
+            reserved,
+            incarnation: Incarnation(self.words("row_incarnation")?),
+            request: self.request()?,
+        }))
+    }
+
+    /// What an operator asks. Something that only a newer leasewrap knows is
+    /// not asked of us.
+    fn request(&self) -> Result<Option<Request>, Self::Failure> {
+        let token = self.number("request_token")?.map(Token);
+        let kind = self.text("request_kind")?;
+        let (Some(token), Some("step-down")) = (token, kind.as_deref()) else {
+            return Ok(None);
+        };
+        let to = self.text("request_to")?;
+        let kind = RequestKind::StepDown { to };
+        Ok(Some(Request { token, kind }))
+    }
+
+    /// An operator's request that is meant for this token.
+    fn request_for(&self, token: Token) -> Result<Option<Request>, Self::Failure> {
+        Ok(self.request()?.filter(|request| request.token == token))
+    }
+
+    /// A grant, where `revision` is not null.
+    fn grant(&self) -> Result<Option<Grant>, Self::Failure> {
+        let Some(revision) = self.number("revision")? else {
+            return Ok(None);
+        };
+        Ok(Some(Grant {
+            token: Token(self.there("token")?),
+            revision: Revision(revision),
+            incarnation: Incarnation(self.words("incarnation")?),
+        }))
+    }
+
+    /// Why the row that was seen is not (or no longer) that holder's under
+    /// that token (any token, where none is named); `None` where it is.
+    fn loss(&self, holder: HolderId, token: Option<Token>) -> Result<Option<Loss>, Self::Failure> {
+        let Some(seen) = self.number("seen_token")?.map(Token) else {
+            return Ok(Some(Loss::Missing));
+        };
+        if self.uuid("seen_holder")? != Some(holder.0) {
+            let label = self.words("seen_label")?;
+            return Ok(Some(Loss::OtherHolder { label, token: seen }));
+        }
+        if token.is_some_and(|token| token != seen) {
+            return Ok(Some(Loss::OtherToken(seen)));
+        }
+        if self.flag("seen_released")? {
+            return Ok(Some(Loss::Released));
+        }
+        Ok(self.flag("seen_closed")?.then_some(Loss::Closed))
+    }
+}
+
+/// A column that is not what it should be.
+pub(super) fn unreadable(column: &str, why: &dyn Display) -> Unknown {
+    Unknown {
+        fault: Fault::Final,
+        message: format!("the column {column} of the answer cannot be read: {why}"),
+    }
+}

@@ -1,0 +1,100 @@
+//! Figures, each side by side with its peer in one run: `cargo bench`.
+//!
+//! Every measure alternates between the contenders, so that whatever else the
+//! machine does hits all of them; medians are shown with the 10th and 90th
+//! percentile. Peers that are not installed are left out, and named.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod costs;
+mod hand_over;
+mod start;
+
+use std::time::Duration;
+
+use support::server::Server;
+
+/// Samples of one contender.
+pub struct Samples {
+    name: String,
+    millis: Vec<f64>,
+}
+
+impl Samples {
+    /// None yet.
+    pub fn of(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            millis: Vec::new(),
+        }
+    }
+
+    /// One more.
+    pub fn add(&mut self, took: Duration) {
+        self.millis.push(took.as_secs_f64() * 1e3);
+    }
+
+    /// One more, in milliseconds.
+    pub fn add_ms(&mut self, millis: f64) {
+        self.millis.push(millis);
+    }
+
+    fn at(&self, fraction: f64) -> f64 {
+        let mut sorted = self.millis.clone();
+        sorted.sort_by(f64::total_cmp);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "an index into some hundred samples"
+        )]
+        let index = ((sorted.len().saturating_sub(1)) as f64 * fraction).round() as usize;
+        sorted.get(index).copied().unwrap_or(f64::NAN)
+    }
+
+    /// The median.
+    pub fn median(&self) -> f64 {
+        self.at(0.5)
+    }
+}
+
+/// Prints one table.
+pub fn table(what: &str, unit: &str, rows: &[Samples]) {
+    println!(
+        "\n{what} ({unit}; n = {})",
+        rows.first().map_or(0, |row| row.millis.len())
+    );
+    println!("{:<34} {:>9} {:>9} {:>9}", "", "median", "p10", "p90");
+    for row in rows {
+        println!(
+            "{:<34} {:>9.2} {:>9.2} {:>9.2}",
+            row.name,
+            row.median(),
+            row.at(0.1),
+            row.at(0.9)
+        );
+    }
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let wanted = |part: &str| {
+        let named: Vec<_> = args[1..]
+            .iter()
+            .filter(|arg| !arg.starts_with("--"))
+            .collect();
+        named.is_empty() || named.iter().any(|name| *name == part)
+    };
+    let server = Server::start();
+    println!("leasewrap {} against its peers", env!("CARGO_PKG_VERSION"));
+    if wanted("start") {
+        start::measure(&server);
+    }
+    if wanted("hand-over") {
+        hand_over::measure(&server);
+    }
+    if wanted("costs") {
+        costs::measure(&server);
+    }
+}
