@@ -4,14 +4,14 @@
 
 mod calls;
 pub mod claim;
+mod heard;
 pub mod hooks;
 mod link;
+mod perform;
 mod pulse;
 pub mod releaser;
 pub mod signals;
 mod watcher;
-
-use std::collections::VecDeque;
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
@@ -29,11 +29,10 @@ use self::claim::ClaimFile;
 use self::hooks::{HookSettings, Hooks};
 use self::link::{Link, News};
 use self::signals::{Doing, Meaning, Terminal};
-use self::watcher::{AFTER_START, Watcher};
+use self::watcher::Watcher;
 use crate::lease::ids::HolderId;
-use crate::lease::keeper::event::{Command, Event, GuardEvent, Outcome, StopCause, Transition};
+use crate::lease::keeper::event::{Event, Outcome, StopCause, Transition};
 use crate::lease::keeper::{Config, Keeper, Now, Phase};
-use crate::lease::record::{Acquired, Fault, Term, Unknown};
 use crate::lease::time::BootInstant;
 use crate::lease::timing::Chance;
 use crate::store::{Notice, Store};
@@ -42,7 +41,7 @@ use crate::sys::inherited::{self, Inherited};
 use crate::sys::memfd::Setup;
 use crate::sys::timer::{BootTimer, SelfKill};
 use crate::sys::{Result, SysError, clock, process, readiness, terminal};
-use crate::wire::{PgOptions, Start, StopTo, ToGuard, WorkerEnd};
+use crate::wire::{PgOptions, StopTo, ToGuard};
 
 /// The keeper's own timer fires this long after the deadline: the guard's
 /// comes first (contract, section 3).
@@ -314,262 +313,10 @@ where
         }
     }
 
-    fn news(&mut self, news: News) {
-        match news {
-            News::Event(event) => {
-                match &event {
-                    GuardEvent::Started { .. } => {
-                        self.watcher.begin_at(clock::now() + AFTER_START);
-                    }
-                    GuardEvent::WorkerEnded(end) => self.why_ended("worker", &worker_words(*end)),
-                    GuardEvent::NotStarted(_) => {
-                        self.why_ended("not-started", "the worker was not started");
-                    }
-                    GuardEvent::Gone => self.why_ended("guard-died", "the guard process died"),
-                    GuardEvent::Ready
-                    | GuardEvent::Stopping(_)
-                    | GuardEvent::Empty
-                    | GuardEvent::Swept => {}
-                }
-                self.happened(Event::Guard(event));
-            }
-            News::WorkerStopped(signal) => self.worker_stopped(signal),
-            News::LeftBehind(processes) => tracing::warn!(
-                event = "left-behind",
-                name = %self.settings.name,
-                processes = processes.join(", "),
-                "the worker has ended and left processes behind, which are stopped: {}",
-                processes.join(", ")
-            ),
-            News::Unkillable(process) => tracing::error!(
-                event = "unkillable",
-                name = %self.settings.name,
-                process,
-                "cannot kill {process}; the lease is kept as long as it may be"
-            ),
-            News::Nothing => {}
-        }
-    }
-
-    /// For the history and the hooks: what came first is why the term ended.
-    fn why_ended(&mut self, reason: &'static str, words: &str) {
-        if !self.why_known {
-            self.why_known = true;
-            self.calls.because(words.to_owned());
-            self.hooks.because(reason, words);
-        }
-    }
-
-    /// leasewrap follows the worker where a shell takes over, and wakes it
-    /// where nobody else would.
-    fn worker_stopped(&mut self, signal: i32) {
-        if !matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) || !self.terminal.shared
-        {
-            return;
-        }
-        if terminal::shell_takes_over(self.link.pid()) {
-            crate::sys::signals::stop_self(signal);
-        }
-        self.link.send(&ToGuard::Signal(libc::SIGCONT));
-    }
-
-    fn notice(&mut self, notice: Notice) {
-        match notice {
-            Notice::Connected | Notice::Changed => match self.keeper.phase() {
-                Phase::Standby => self.happened(Event::Changed),
-                Phase::Starting | Phase::Holding | Phase::Stopping => {
-                    if let Some(term) = self.keeper.term().cloned() {
-                        self.calls.check(term, self.check_limit());
-                    }
-                }
-                // The reply that is awaited says more.
-                Phase::Acquiring | Phase::Releasing | Phase::Ended => {}
-            },
-            Notice::Unavailable(unknown) => tracing::info!(
-                event = "listen-unavailable",
-                name = %self.settings.name,
-                "notifications do not arrive, polling carries on: {}",
-                unknown.message
-            ),
-        }
-    }
-
-    /// A renewal may have to wait for it.
-    fn check_limit(&self) -> Duration {
-        self.settings.config.timing.call_timeout() / 3
-    }
-
     /// One event, and whatever it brings about at once.
     fn happened(&mut self, event: Event) {
         let now = now();
         let commands = self.keeper.step(event, &now);
         self.perform_all(commands, now.at);
-    }
-
-    fn perform_all(&mut self, commands: Vec<Command>, at: BootInstant) {
-        let mut at_once = VecDeque::new();
-        for command in commands {
-            at_once.extend(self.perform(command, at));
-        }
-        while let Some(event) = at_once.pop_front() {
-            let now = now();
-            for command in self.keeper.step(event, &now) {
-                at_once.extend(self.perform(command, now.at));
-            }
-        }
-        self.audience.stepped(&self.keeper, at);
-    }
-
-    /// Performs a command; an event where it could not be.
-    fn perform(&mut self, command: Command, at: BootInstant) -> Option<Event> {
-        match command {
-            Command::Acquire { ref request, .. } => {
-                if let Err(error) = self.claims.attempt(request) {
-                    return Some(not_sent(&error, at));
-                }
-                self.calls.perform(command);
-            }
-            Command::Observe { .. }
-            | Command::Init { .. }
-            | Command::Renew { .. }
-            | Command::Settle { .. }
-            | Command::Release { .. } => self.calls.perform(command),
-            Command::Spawn { term, deadline } => {
-                let start = self.start_frame(&term, deadline);
-                self.killing = false;
-                self.link.tell(&ToGuard::Start(start), at);
-            }
-            Command::Extend { deadline } => self.link.extend(deadline, at),
-            Command::StopTree { signal, kill_by } => {
-                let signal = signal.unwrap_or(self.settings.stop_signal);
-                self.link.tell(&ToGuard::Stop { signal, kill_by }, at);
-            }
-            Command::KillTree => {
-                self.killing = true;
-                self.link.kill(at);
-            }
-            Command::Dismiss => self.link.dismiss(),
-            Command::NewGuard => return self.new_guard(),
-            Command::Precheck => self.hooks.precheck(at),
-            Command::Tell(transition) => self.tell(&transition, at),
-            Command::End(outcome) => {
-                self.outcome = Some(outcome);
-                self.hooks.end(at);
-            }
-        }
-        None
-    }
-
-    fn start_frame(&self, term: &Term, deadline: BootInstant) -> Start {
-        let timing = &self.settings.config.timing;
-        Start {
-            name: self.settings.name.clone(),
-            slot: term.slot,
-            holder: term.holder,
-            token: term.token,
-            ttl: timing.ttl(),
-            pgoptions: self.settings.pgoptions,
-            deadline,
-            grace: timing.grace(),
-            stop_signal: self.settings.stop_signal,
-            stop_to: self.settings.stop_to,
-            stop_timeout: timing.stop_timeout(),
-            variables: Vec::new(),
-        }
-    }
-
-    fn new_guard(&mut self) -> Option<Event> {
-        self.stop_asked = false;
-        self.killing = false;
-        match start_guard(&self.settings.setup, &self.claims).and_then(Link::new) {
-            Ok(link) => {
-                self.link = link;
-                // The end of the one before may have been told when it was
-                // not yet an orphan's.
-                self.reap_orphans();
-                None
-            }
-            Err(error) => {
-                tracing::error!(event = "no-guard", "cannot {error}");
-                Some(Event::Guard(GuardEvent::Gone))
-            }
-        }
-    }
-
-    fn tell(&mut self, transition: &Transition, at: BootInstant) {
-        let written = match transition {
-            Transition::Waiting { .. } => {
-                self.watcher.begin_at(at);
-                Ok(())
-            }
-            Transition::Acquired { term, grant, .. } => {
-                self.why_known = false;
-                self.claims.granted(term, grant)
-            }
-            Transition::Renewed { grant, .. } => match self.keeper.term() {
-                Some(term) => self.claims.granted(term, grant),
-                None => Ok(()),
-            },
-            Transition::Released { .. } => self.claims.nothing(),
-            Transition::Stopping(cause) => {
-                self.why_ended(cause.name(), &stop_words(cause));
-                Ok(())
-            }
-            Transition::Losing { .. } => {
-                self.why_ended("deadline", "no renewal came through in time");
-                Ok(())
-            }
-            Transition::Lost { loss: Some(loss) } => {
-                self.why_ended(loss.name(), &loss.to_string());
-                Ok(())
-            }
-            Transition::Lost { loss: None } => {
-                self.why_ended("deadline", "no renewal came through until the deadline");
-                Ok(())
-            }
-            Transition::CallFailed { .. }
-            | Transition::IncarnationChanged { .. }
-            | Transition::HolderChanged { .. } => Ok(()),
-        };
-        if let Err(error) = written {
-            // What stood there before still finds the row.
-            tracing::warn!(event = "claim-not-written", "cannot {error}");
-        }
-        self.audience.told(transition, &self.keeper, at);
-        self.hooks.told(transition, at);
-    }
-}
-
-/// An acquisition that the releaser could not be told of must not be sent.
-fn not_sent(error: &SysError, at: BootInstant) -> Event {
-    Event::Acquired {
-        sent_at: at,
-        reply: Acquired::Unknown(Unknown {
-            fault: Fault::Transient,
-            message: format!("cannot {error}"),
-        }),
-    }
-}
-
-/// How the worker has ended, for the history.
-fn worker_words(end: WorkerEnd) -> String {
-    match end {
-        WorkerEnd::Exited(code) => format!("the worker ended with exit code {code}"),
-        WorkerEnd::Signaled(signal) => format!(
-            "the worker was ended by {}",
-            crate::sys::signals::name(signal)
-        ),
-    }
-}
-
-/// Why it was stopped, for the history.
-fn stop_words(cause: &StopCause) -> String {
-    match cause {
-        StopCause::Signal(signal) => {
-            format!("leasewrap got {}", crate::sys::signals::name(*signal))
-        }
-        StopCause::StepDown => "asked to step down".to_owned(),
-        StopCause::Unfit => "the precheck did not pass".to_owned(),
-        StopCause::Watchdog => "the worker's watchdog ran out".to_owned(),
     }
 }
