@@ -114,6 +114,19 @@ pub enum Reason {
     },
 }
 
+impl Basis {
+    /// For machines.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Released => "released",
+            Self::Silent { .. } => "silent",
+            Self::Expired => "expired",
+            Self::Doubted { .. } => "in-doubt",
+        }
+    }
+}
+
 impl fmt::Display for Basis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
