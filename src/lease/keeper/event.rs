@@ -278,6 +278,8 @@ pub enum Outcome {
     NotAcquired {
         /// For the last line.
         why: Reason,
+        /// Who was last seen to hold it.
+        holder: Option<Box<Record>>,
     },
     /// Lost: exit 122.
     Lost {

@@ -9,6 +9,9 @@ use crate::lease::record::{Acquire, Fault, Observation, Record, Unknown};
 use crate::lease::time::BootInstant;
 use crate::lease::watch::{Basis, Candidate, Contender, Reason, Verdict, Watch};
 
+/// What an acquisition is called where it fails: rights to write show only there.
+pub(super) const ACQUIRE: &str = "acquire the lease";
+
 /// At least so often a standby says that it waits.
 const TELL_EVERY: Duration = Duration::from_secs(60 * 60);
 
@@ -52,12 +55,12 @@ pub(super) struct Search {
     pub(super) refusals: u32,
     /// A writable server has answered.
     worked: bool,
+    /// An acquisition was answered: we may write.
+    pub(super) wrote: bool,
     /// The last failure.
     unknown: Option<Unknown>,
-    /// An acquisition was answered.
-    wrote: bool,
     /// Since when the database has said what is final at a first connect.
-    refused: Option<Refused>,
+    refused_since: Option<BootInstant>,
     /// `--wait` ends then.
     wait_until: Option<BootInstant>,
     /// Others go first until then.
@@ -65,53 +68,6 @@ pub(super) struct Search {
     ghosts: Vec<Ghost>,
     /// The last poll that was told of, and when.
     told: Option<(u64, BootInstant)>,
-}
-
-/// An acquisition that comes as early as this belongs to the first connect:
-/// one poll, and another one where the schema had to be created.
-const FIRST_POLLS: u64 = 2;
-
-/// A call that can fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Call {
-    /// A poll.
-    Observe,
-    /// The creation of the schema.
-    Init,
-    /// None was made: the server cannot be written to.
-    Write,
-    /// An acquisition.
-    Acquire,
-    /// What became of an acquisition.
-    Settle,
-}
-
-impl Call {
-    /// Reads after "cannot".
-    fn words(self) -> &'static str {
-        match self {
-            Self::Observe => "read the lease",
-            Self::Init => "create the schema",
-            Self::Write => "write to the database",
-            Self::Acquire => "acquire the lease",
-            Self::Settle => "settle an acquisition",
-        }
-    }
-
-    /// Whether it needs more rights than a poll.
-    fn writes(self) -> bool {
-        match self {
-            Self::Acquire | Self::Settle => true,
-            Self::Observe | Self::Init | Self::Write => false,
-        }
-    }
-}
-
-/// The database says what is final at a first connect.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Refused {
-    call: Call,
-    since: BootInstant,
 }
 
 impl Search {
@@ -125,9 +81,9 @@ impl Search {
             failures: 0,
             refusals: 0,
             worked: false,
-            unknown: None,
             wrote: false,
-            refused: None,
+            unknown: None,
+            refused_since: None,
             wait_until: context.config.wait.map(|wait| context.at() + wait),
             not_before: None,
             ghosts: Vec::new(),
@@ -193,9 +149,7 @@ impl Search {
         out: &mut Commands,
     ) {
         self.worked = true;
-        self.failures = 0;
-        // Who may read may not be allowed to write.
-        self.refused = self.refused.take_if(|refused| refused.call.writes());
+        self.answered();
         for ghost in &mut self.ghosts {
             ghost.settled = true;
         }
@@ -210,11 +164,10 @@ impl Search {
         }
     }
 
-    /// The database has answered an acquisition, whatever it said.
+    /// The database has answered, whatever it said.
     pub(super) fn answered(&mut self) {
-        self.wrote = true;
         self.failures = 0;
-        self.refused = None;
+        self.refused_since = None;
     }
 
     pub(super) fn verdict(&self, context: &Context<'_>) -> Verdict {
@@ -251,7 +204,7 @@ impl Search {
     /// A call had no usable answer. Returns the failure where it is final.
     pub(super) fn failed(
         &mut self,
-        call: Call,
+        what: &'static str,
         unknown: Unknown,
         context: &Context<'_>,
         out: &mut Commands,
@@ -266,14 +219,9 @@ impl Search {
             Fault::ReadOnly => !self.worked,
             Fault::Final => {
                 // Credentials rotate: what has worked may work again.
-                let at = context.at();
-                let refused = self.refused.get_or_insert(Refused { call, since: at });
-                let worked = if call.writes() {
-                    self.wrote || self.attempts > FIRST_POLLS
-                } else {
-                    self.worked
-                };
-                !worked || at >= refused.since + context.timing().ttl()
+                let since = *self.refused_since.get_or_insert(context.at());
+                let ever = if what == ACQUIRE { self.wrote } else { self.worked };
+                !ever || context.at() >= since + context.timing().ttl()
             }
         };
         // What ends it is told by the last line, once.
@@ -281,7 +229,7 @@ impl Search {
             return last.then_some(unknown);
         }
         out.push(Command::Tell(Transition::CallFailed {
-            what: call.words(),
+            what,
             unknown,
             left: None,
         }));
@@ -292,9 +240,8 @@ impl Search {
     pub(super) fn retry_at(&self, context: &Context<'_>) -> BootInstant {
         let pause = context.timing().backoff(self.failures, context.now.chance);
         let last = self
-            .refused
-            .as_ref()
-            .map(|refused| refused.since + context.timing().ttl());
+            .refused_since
+            .map(|since| since + context.timing().ttl());
         let retry = context.at() + pause;
         last.map_or(retry, |last| retry.min(last))
     }
@@ -359,7 +306,7 @@ impl Search {
         }
     }
 
-    fn holder(&self, context: &Context<'_>) -> Option<Record> {
+    pub(super) fn holder(&self, context: &Context<'_>) -> Option<Record> {
         let (_, observation) = self.watch.last()?;
         let held = |record: &&Record| !record.released && record.slot.0 < context.config.slots;
         observation.records.iter().find(held).cloned()
