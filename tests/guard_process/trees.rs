@@ -186,7 +186,7 @@ fn killed(name: &str, count: &str, grows_to: usize) -> Duration {
     let took = begun.elapsed();
     println!("{count} {name}: {killed} killed in {took:?}");
     keeper.dismiss();
-    assert_eq!(marked(&mark), []);
+    assert_eq!(marked(&mark), Vec::<i32>::new());
     took
 }
 
