@@ -302,6 +302,8 @@ async fn connect(options: &PgConnectOptions) -> Result<PgListener, sqlx::Error> 
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
+        // That it takes long is told by us, or by nobody.
+        .acquire_slow_threshold(Duration::MAX)
         .acquire_timeout(LIMIT)
         .connect_lazy_with(options.clone());
     let mut listener = PgListener::connect_with(&pool).await?;
