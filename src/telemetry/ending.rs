@@ -10,7 +10,7 @@ use crate::lease::record::Loss;
 use crate::wire::{NotStarted, WorkerEnd};
 
 use super::format::{millis, signal_name, span};
-use super::transition::{cause_words, loss_words, shown_label};
+use super::transition::{cause_words, loss_words};
 
 /// An end, and what is known beside it.
 #[derive(Debug, Clone, Copy)]
@@ -101,16 +101,11 @@ impl Ending<'_> {
             Outcome::SteppedDown { why } => {
                 format!("stepped down{}: {}", self.after(), cause_words(why))
             }
-            Outcome::NotAcquired { why, holder } => {
-                let who = holder.as_ref().map_or_else(String::new, |record| {
-                    format!(", and {} has it", shown_label(&record.label))
-                });
-                format!(
-                    "lease not acquired within {}: {why}{who}; leasewrap status --name {} tells more",
-                    span(self.waited),
-                    quoted(self.name.as_str())
-                )
-            }
+            Outcome::NotAcquired { why } => format!(
+                "lease not acquired within {}: {why}; leasewrap status --name {} tells more",
+                span(self.waited),
+                quoted(self.name.as_str())
+            ),
             Outcome::Lost { loss } => self.lost(loss.as_ref()),
             Outcome::Database(unknown) => {
                 format!("the database cannot be used: {}", unknown.message)
@@ -262,7 +257,6 @@ mod tests {
             (
                 Outcome::NotAcquired {
                     why: Reason::Overtaken,
-                    holder: None,
                 },
                 Level::WARN,
                 vec!["within 5s", "status"],

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::event::{Command, Event, GuardEvent, Outcome, StopCause};
 use super::holding::Holding;
 use super::releasing::{Releasing, Then};
-use super::search::{ACQUIRE, Attempt, Search};
+use super::search::{Attempt, Call, Search};
 use super::standby::{self, Standby};
 use super::tenure::Tenure;
 use super::{Commands, Context, State};
@@ -28,6 +28,8 @@ pub(super) struct Acquiring {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Doing {
     Asking,
+    /// A poll is under way still, and there is only one call at a time.
+    Waiting,
     Settling,
     /// Until the next attempt to settle.
     Pausing {
@@ -86,30 +88,52 @@ impl Acquiring {
         })
     }
 
-    /// Finds out whether `attempt` has taken a row, and renews that; ends
-    /// with `outcome` if it has not.
+    /// Finds out whether `attempt` has taken a row, and renews that.
     pub(super) fn settle(
         search: Search,
         attempt: Attempt,
-        outcome: Option<Outcome>,
         context: &Context<'_>,
         out: &mut Commands,
     ) -> State {
-        let ending = outcome.map(|outcome| Ending::new(outcome, context));
+        let (doing, ending) = (Doing::Settling, None);
         Self {
             search,
             attempt,
-            doing: Doing::Settling,
+            doing,
             ending,
         }
         .send_settle(context, out)
+    }
+
+    /// The same, and ends with `outcome` if it has not taken a row. A poll
+    /// may be under way.
+    pub(super) fn settle_and_end(
+        search: Search,
+        attempt: Attempt,
+        outcome: Outcome,
+        polling: bool,
+        context: &Context<'_>,
+        out: &mut Commands,
+    ) -> State {
+        let ending = Some(Ending::new(outcome, context));
+        let new = Self {
+            search,
+            attempt,
+            doing: Doing::Waiting,
+            ending,
+        };
+        if polling {
+            State::Acquiring(new)
+        } else {
+            new.send_settle(context, out)
+        }
     }
 
     pub(super) fn wakeup(&self) -> Option<BootInstant> {
         match self.doing {
             Doing::Pausing { until } => Some(until),
             // Answered within its own limit.
-            Doing::Asking | Doing::Settling => None,
+            Doing::Asking | Doing::Waiting | Doing::Settling => None,
         }
     }
 
@@ -119,7 +143,9 @@ impl Acquiring {
                 Doing::Pausing { until } if context.at() >= until => {
                     self.send_settle(context, out)
                 }
-                Doing::Pausing { .. } | Doing::Asking | Doing::Settling => State::Acquiring(self),
+                Doing::Pausing { .. } | Doing::Asking | Doing::Waiting | Doing::Settling => {
+                    State::Acquiring(self)
+                }
             },
             Event::Acquired { sent_at, reply } => self.acquired(sent_at, reply, context, out),
             Event::Renewed { sent_at, reply } => self.found_out(sent_at, reply, context, out),
@@ -136,13 +162,16 @@ impl Acquiring {
                 self.search.prechecking = false;
                 State::Acquiring(self)
             }
+            // What it says, settling says too.
+            Event::Observed(_) | Event::Initialised(_) => match self.doing {
+                Doing::Waiting => self.send_settle(context, out),
+                Doing::Asking | Doing::Settling | Doing::Pausing { .. } => State::Acquiring(self),
+            },
             // The next look will show it.
             Event::Changed
             // There is no worker that could be stopped.
             | Event::Stop(StopCause::StepDown | StopCause::Unfit | StopCause::Watchdog)
             // No such call is under way.
-            | Event::Observed(_)
-            | Event::Initialised(_)
             | Event::Released(_)
             // Of a term that is over.
             | Event::Checked(_) => State::Acquiring(self),
@@ -159,9 +188,6 @@ impl Acquiring {
         if self.doing != Doing::Asking {
             return State::Acquiring(self); // Not asked for.
         }
-        if let Acquired::Granted(_) | Acquired::Refused(_) = reply {
-            self.search.wrote = true;
-        }
         match (reply, self.ending.take()) {
             (Acquired::Granted(grant), ending) => {
                 self.ending = ending;
@@ -175,7 +201,7 @@ impl Acquiring {
             // sent has done nothing.
             (Acquired::Unknown(unknown), ending) if is_no(&unknown) => match ending {
                 Some(ending) => standby::end(ending.outcome, out),
-                None => Standby::failed(self.search, ACQUIRE, unknown, context, out),
+                None => Standby::failed(self.search, Call::Acquire, unknown, context, out),
             },
             // It may have happened, or may yet happen. The next reply shows
             // the row; before that, there is no other attempt.
@@ -186,7 +212,7 @@ impl Acquiring {
             }
             (Acquired::Unknown(unknown), None) => {
                 self.search.haunted_by(self.attempt);
-                Standby::failed(self.search, ACQUIRE, unknown, context, out)
+                Standby::failed(self.search, Call::Acquire, unknown, context, out)
             }
         }
     }
@@ -216,7 +242,7 @@ impl Acquiring {
                 self.still_unknown(unknown, ending, context, out)
             }
             (Renewed::Unknown(unknown), None) => {
-                Standby::failed(self.search, "settle an acquisition", unknown, context, out)
+                Standby::failed(self.search, Call::Settle, unknown, context, out)
             }
         }
     }
@@ -230,9 +256,7 @@ impl Acquiring {
         out: &mut Commands,
     ) -> State {
         // That failure is told of; the outcome stands already.
-        let _stands = self
-            .search
-            .failed("settle an acquisition", unknown, context, out);
+        let _stands = self.search.failed(Call::Settle, unknown, context, out);
         let gives_up = ending.began + context.timing().ttl();
         if context.at() >= gives_up {
             return standby::end(ending.outcome, out);
@@ -308,7 +332,7 @@ impl Acquiring {
     fn hurry_up(self, context: &Context<'_>, out: &mut Commands) -> State {
         match (&self.doing, &self.ending) {
             // What it may have taken runs out by itself.
-            (Doing::Settling | Doing::Pausing { .. }, Some(ending))
+            (Doing::Waiting | Doing::Settling | Doing::Pausing { .. }, Some(ending))
                 if context.at() >= ending.began + HURRY_AFTER =>
             {
                 standby::end(ending.outcome.clone(), out)
@@ -316,9 +340,9 @@ impl Acquiring {
             // The answer comes within the limit of the call.
             (Doing::Asking, _)
             // Twice at once.
-            | (Doing::Settling | Doing::Pausing { .. }, Some(_))
+            | (Doing::Waiting | Doing::Settling | Doing::Pausing { .. }, Some(_))
             // Nothing was asked to stop.
-            | (Doing::Settling | Doing::Pausing { .. }, None) => State::Acquiring(self),
+            | (Doing::Waiting | Doing::Settling | Doing::Pausing { .. }, None) => State::Acquiring(self),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a keeper knows while it has no lease; it outlives single attempts.
 
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use super::event::{Command, Transition};
@@ -8,9 +9,6 @@ use crate::lease::ids::HolderId;
 use crate::lease::record::{Acquire, Fault, Observation, Record, Unknown};
 use crate::lease::time::BootInstant;
 use crate::lease::watch::{Basis, Candidate, Contender, Reason, Verdict, Watch};
-
-/// What an acquisition is called where it fails: rights to write show only there.
-pub(super) const ACQUIRE: &str = "acquire the lease";
 
 /// At least so often a standby says that it waits.
 const TELL_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -47,27 +45,101 @@ pub(super) struct Search {
     pub(super) watch: Watch,
     /// Why it is not ours.
     pub(super) reason: Reason,
-    /// How many polls were sent.
-    pub(super) attempts: u64,
+    /// How many polls were sent, and what was said of them.
+    pub(super) polls: Polls,
     /// How many calls in a row have failed.
     pub(super) failures: u32,
     /// How many attempts in a row were refused.
     pub(super) refusals: u32,
     /// A writable server has answered.
     worked: bool,
-    /// An acquisition was answered: we may write.
-    pub(super) wrote: bool,
     /// The last failure.
     unknown: Option<Unknown>,
+    /// An acquisition was answered.
+    wrote: bool,
     /// Since when the database has said what is final at a first connect.
-    refused_since: Option<BootInstant>,
+    refused: Option<Refused>,
     /// `--wait` ends then.
     wait_until: Option<BootInstant>,
     /// Others go first until then.
     not_before: Option<BootInstant>,
     ghosts: Vec<Ghost>,
-    /// The last poll that was told of, and when.
+}
+
+/// When to say that we wait: at the 1st, 2nd, 4th, 8th… poll, and hourly.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Polls {
+    /// How many were sent.
+    pub(super) sent: u64,
+    /// The last one that was told of, and when.
     told: Option<(u64, BootInstant)>,
+}
+
+/// An acquisition that comes as early as this belongs to the first connect:
+/// one poll, and another one where the schema had to be created.
+const FIRST_POLLS: u64 = 2;
+
+/// A call that can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Call {
+    /// A poll.
+    Observe,
+    /// The creation of the schema.
+    Init,
+    /// None was made: the server cannot be written to.
+    Write,
+    /// An acquisition.
+    Acquire,
+    /// What became of an acquisition.
+    Settle,
+}
+
+impl Call {
+    /// Reads after "cannot".
+    fn words(self) -> &'static str {
+        match self {
+            Self::Observe => "read the lease",
+            Self::Init => "create the schema",
+            Self::Write => "write to the database",
+            Self::Acquire => "acquire the lease",
+            Self::Settle => "settle an acquisition",
+        }
+    }
+
+    /// Whether it needs more rights than a poll.
+    fn writes(self) -> bool {
+        match self {
+            Self::Acquire | Self::Settle => true,
+            Self::Observe | Self::Init | Self::Write => false,
+        }
+    }
+}
+
+/// The database says what is final at a first connect.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Refused {
+    call: Call,
+    since: BootInstant,
+}
+
+/// It counts for ever, and decides about nothing but words: for the model
+/// checker, standbys that differ in nothing else are the same.
+impl Hash for Polls {
+    fn hash<H: Hasher>(&self, _state: &mut H) {}
+}
+
+impl Polls {
+    fn is_due(&mut self, at: BootInstant) -> bool {
+        let due = match self.told {
+            None => true,
+            Some((poll, _)) if poll == self.sent => false,
+            Some((_, told_at)) => self.sent.is_power_of_two() || at >= told_at + TELL_EVERY,
+        };
+        if due {
+            self.told = Some((self.sent, at));
+        }
+        due
+    }
 }
 
 impl Search {
@@ -77,17 +149,16 @@ impl Search {
             prechecking: false,
             watch: Watch::default(),
             reason: Reason::Starting,
-            attempts: 0,
+            polls: Polls::default(),
             failures: 0,
             refusals: 0,
             worked: false,
-            wrote: false,
             unknown: None,
-            refused_since: None,
+            wrote: false,
+            refused: None,
             wait_until: context.config.wait.map(|wait| context.at() + wait),
             not_before: None,
             ghosts: Vec::new(),
-            told: None,
         }
     }
 
@@ -149,7 +220,9 @@ impl Search {
         out: &mut Commands,
     ) {
         self.worked = true;
-        self.answered();
+        self.failures = 0;
+        // Who may read may not be allowed to write.
+        self.refused = self.refused.take_if(|refused| refused.call.writes());
         for ghost in &mut self.ghosts {
             ghost.settled = true;
         }
@@ -164,10 +237,11 @@ impl Search {
         }
     }
 
-    /// The database has answered, whatever it said.
+    /// The database has answered an acquisition, whatever it said.
     pub(super) fn answered(&mut self) {
+        self.wrote = true;
         self.failures = 0;
-        self.refused_since = None;
+        self.refused = None;
     }
 
     pub(super) fn verdict(&self, context: &Context<'_>) -> Verdict {
@@ -204,7 +278,7 @@ impl Search {
     /// A call had no usable answer. Returns the failure where it is final.
     pub(super) fn failed(
         &mut self,
-        what: &'static str,
+        call: Call,
         unknown: Unknown,
         context: &Context<'_>,
         out: &mut Commands,
@@ -219,9 +293,14 @@ impl Search {
             Fault::ReadOnly => !self.worked,
             Fault::Final => {
                 // Credentials rotate: what has worked may work again.
-                let since = *self.refused_since.get_or_insert(context.at());
-                let ever = if what == ACQUIRE { self.wrote } else { self.worked };
-                !ever || context.at() >= since + context.timing().ttl()
+                let at = context.at();
+                let refused = self.refused.get_or_insert(Refused { call, since: at });
+                let worked = if call.writes() {
+                    self.wrote || self.polls.sent > FIRST_POLLS
+                } else {
+                    self.worked
+                };
+                !worked || at >= refused.since + context.timing().ttl()
             }
         };
         // What ends it is told by the last line, once.
@@ -229,7 +308,7 @@ impl Search {
             return last.then_some(unknown);
         }
         out.push(Command::Tell(Transition::CallFailed {
-            what,
+            what: call.words(),
             unknown,
             left: None,
         }));
@@ -240,8 +319,9 @@ impl Search {
     pub(super) fn retry_at(&self, context: &Context<'_>) -> BootInstant {
         let pause = context.timing().backoff(self.failures, context.now.chance);
         let last = self
-            .refused_since
-            .map(|since| since + context.timing().ttl());
+            .refused
+            .as_ref()
+            .map(|refused| refused.since + context.timing().ttl());
         let retry = context.at() + pause;
         last.map_or(retry, |last| retry.min(last))
     }
@@ -291,22 +371,16 @@ impl Search {
 
     /// Says why we wait, if it is time to.
     pub(super) fn tell(&mut self, context: &Context<'_>, out: &mut Commands) {
-        let due = match self.told {
-            None => true,
-            Some((attempt, _)) if attempt == self.attempts => false,
-            Some((_, at)) => self.attempts.is_power_of_two() || context.at() >= at + TELL_EVERY,
-        };
-        if due {
-            self.told = Some((self.attempts, context.at()));
+        if self.polls.is_due(context.at()) {
             out.push(Command::Tell(Transition::Waiting {
                 holder: self.holder(context),
                 why: self.reason.clone(),
-                attempts: self.attempts,
+                attempts: self.polls.sent,
             }));
         }
     }
 
-    pub(super) fn holder(&self, context: &Context<'_>) -> Option<Record> {
+    fn holder(&self, context: &Context<'_>) -> Option<Record> {
         let (_, observation) = self.watch.last()?;
         let held = |record: &&Record| !record.released && record.slot.0 < context.config.slots;
         observation.records.iter().find(held).cloned()

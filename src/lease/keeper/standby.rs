@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::acquiring::Acquiring;
 use super::event::{Command, Event, GuardEvent, Outcome, StopCause};
-use super::search::Search;
+use super::search::{Call, Search};
 use super::{Commands, Context, State};
 use crate::lease::record::{Fault, Observation, Observed, Refusal, Unknown};
 use crate::lease::time::BootInstant;
@@ -89,12 +89,12 @@ impl Standby {
     /// A call had no usable answer.
     pub(super) fn failed(
         mut search: Search,
-        what: &'static str,
+        call: Call,
         unknown: Unknown,
         context: &Context<'_>,
         out: &mut Commands,
     ) -> State {
-        let last = search.failed(what, unknown, context, out);
+        let last = search.failed(call, unknown, context, out);
         let standby = Self::new(search, context.at());
         if let Some(unknown) = last {
             return standby.finish(Outcome::Database(unknown), context, out);
@@ -121,7 +121,7 @@ impl Standby {
             Event::Initialised(reply) => match (&self.doing, reply) {
                 (Doing::Initialising, Ok(())) => self.observe(true, context, out),
                 (Doing::Initialising, Err(unknown)) => {
-                    Self::failed(self.search, "create the schema", unknown, context, out)
+                    Self::failed(self.search, Call::Init, unknown, context, out)
                 }
                 // Not asked for.
                 (Doing::Idle { .. } | Doing::Observing { .. } | Doing::Prechecking(_), _) => {
@@ -171,7 +171,7 @@ impl Standby {
 
     fn observe(mut self, initialised: bool, context: &Context<'_>, out: &mut Commands) -> State {
         self.look_again = false;
-        self.search.attempts += 1;
+        self.search.polls.sent += 1;
         self.doing = Doing::Observing { initialised };
         out.push(Command::Observe {
             limit: self.search.call_limit(context),
@@ -194,7 +194,7 @@ impl Standby {
                     fault: Fault::Transient,
                     message,
                 };
-                Self::failed(self.search, "read the lease", unknown, context, out)
+                Self::failed(self.search, Call::Observe, unknown, context, out)
             }
             Observed::NoSchema => {
                 self.doing = Doing::Initialising;
@@ -204,7 +204,7 @@ impl Standby {
                 State::Standby(self)
             }
             Observed::Unknown(unknown) => {
-                Self::failed(self.search, "read the lease", unknown, context, out)
+                Self::failed(self.search, Call::Observe, unknown, context, out)
             }
         }
     }
@@ -216,9 +216,7 @@ impl Standby {
             fault: Fault::ReadOnly,
             message,
         };
-        let last = self
-            .search
-            .failed("write to the database", unknown, context, out);
+        let last = self.search.failed(Call::Write, unknown, context, out);
         self.search.reason = Reason::InRecovery;
         if let Some(unknown) = last {
             return self.finish(Outcome::Database(unknown), context, out);
@@ -238,7 +236,7 @@ impl Standby {
     ) -> State {
         self.search.seen(observation, context, out);
         if let Some(attempt) = self.search.come_to_life() {
-            return Acquiring::settle(self.search, attempt, None, context, out);
+            return Acquiring::settle(self.search, attempt, context, out);
         }
         self.decide(context, out)
     }
@@ -371,7 +369,6 @@ impl Standby {
             Some(unknown) => Outcome::Database(unknown),
             None => Outcome::NotAcquired {
                 why: self.search.reason.clone(),
-                holder: self.search.holder(context).map(Box::new),
             },
         };
         self.finish(outcome, context, out)
@@ -380,7 +377,12 @@ impl Standby {
     /// Ends, but not before it is known what became of the last acquisition.
     fn finish(self, outcome: Outcome, context: &Context<'_>, out: &mut Commands) -> State {
         if let Some(attempt) = self.search.unsettled() {
-            return Acquiring::settle(self.search, attempt, Some(outcome), context, out);
+            let polling = match self.doing {
+                Doing::Observing { .. } | Doing::Initialising => true,
+                Doing::Idle { .. } | Doing::Prechecking(_) => false,
+            };
+            let search = self.search;
+            return Acquiring::settle_and_end(search, attempt, outcome, polling, context, out);
         }
         end(outcome, out)
     }
