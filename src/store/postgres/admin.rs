@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::fault::Failure;
 use super::link::Rows;
 use super::row::{Cells, Columns};
+use super::schema::Missing;
 use super::{PgStore, calls, schema, sql};
 use crate::lease::ids::{Label, LeaseName, Slot, Token};
 use crate::lease::record::{Fault, Request, RequestKind, Unknown};
@@ -121,10 +122,11 @@ impl PgStore {
         match self.call_notifying(deadline, build).await.reply {
             Ok(rows) => Ok(Some(rows)),
             Err(Failure::Refused(refused)) if refused.is_missing() => {
-                match self.why_missing(refused.message, deadline).await {
-                    None if missing_is_empty => Ok(None),
-                    None => Err(schema::no_schema(self.link.settings().schema())),
-                    Some(unknown) => Err(unknown),
+                match self.missing(deadline).await {
+                    Missing::Schema if missing_is_empty => Ok(None),
+                    Missing::Schema => Err(schema::no_schema(self.link.settings().schema())),
+                    Missing::Nothing => Err(self.damaged(&refused.message)),
+                    Missing::Unknown(unknown) => Err(unknown),
                 }
             }
             Err(failure) => Err(self.given_up(failure)),

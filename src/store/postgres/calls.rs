@@ -7,6 +7,7 @@ use tokio::time::sleep;
 use super::fault::{Failure, READ_ONLY};
 use super::link::Rows;
 use super::row::{Cells, Columns, timeline};
+use super::schema::Missing;
 use super::{Known, PgStore, SeenTime, schema, sql};
 use crate::lease::ids::{Incarnation, Token};
 use crate::lease::record::{
@@ -24,14 +25,18 @@ impl PgStore {
     pub(super) async fn observe_call(&mut self, limit: Duration) -> Observed {
         let deadline = Deadline::new(self.clock, limit);
         let build = |store: &Self, left| store.message(&[sql::OBSERVE], &[], left);
-        let answer = self.call(deadline, build).await;
+        let mut answer = self.call(deadline, build).await;
+        if says_missing(&answer.reply) {
+            match self.missing(deadline).await {
+                Missing::Schema => return Observed::NoSchema,
+                Missing::Unknown(unknown) => return Observed::Unknown(unknown),
+                Missing::Nothing => answer = self.call(deadline, build).await,
+            }
+        }
         let seen = match answer.reply {
             Ok(rows) => self.observed(&rows, answer.sent_at),
             Err(Failure::Refused(refused)) if refused.is_missing() => {
-                return match self.why_missing(refused.message, deadline).await {
-                    None => Observed::NoSchema,
-                    Some(unknown) => Observed::Unknown(unknown),
-                };
+                return Observed::Unknown(self.damaged(&refused.message));
             }
             Err(failure) => Err(failure),
         };
@@ -439,6 +444,11 @@ fn released(rows: &Rows) -> Result<Released, Failure> {
         return Err(Failure::Unanswered(changed_meanwhile()));
     }
     Ok(Released::NotOurs)
+}
+
+/// Whether a table, a column, a function or the schema is not there.
+fn says_missing(reply: &Result<Rows, Failure>) -> bool {
+    matches!(reply, Err(Failure::Refused(refused)) if refused.is_missing())
 }
 
 pub(super) fn no_row() -> Failure {
