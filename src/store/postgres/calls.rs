@@ -218,10 +218,13 @@ impl PgStore {
             holder: request.holder,
             token: Token(0),
         };
+        // Any token, but only where the acquisition was to be.
+        let same_server = sql::text(&request.server_incarnation.0);
+        let same_server = format!("at.incarnation = {same_server}");
         let answer = self
             .call(deadline, |store, left| {
                 let parts = [sql::LIMITS, sql::ONE_AT_A_TIME, sql::RENEW];
-                store.renewal(&parts, &term, "true", &request.terms, left)
+                store.renewal(&parts, &term, &same_server, &request.terms, left)
             })
             .await;
         let sent_at = answer.sent_at;

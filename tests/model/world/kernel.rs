@@ -15,7 +15,7 @@ use leasewrap::wire::{FromGuard, NotStarted, Start, StopReason, StopTo, ToGuard,
 
 use super::calls::{Caller, Statement};
 use super::host::{Host, Note, Run, Tree, fresh};
-use super::store::nanos;
+use super::store::{Row, nanos};
 use super::{Mutation, Setup, World};
 
 const SIGTERM: i32 = 15;
@@ -258,7 +258,6 @@ impl World {
             token: term.token,
             ttl: config.timing.ttl(),
             pgoptions: leasewrap::wire::PgOptions::Leave,
-            variables: Vec::new(),
             deadline,
             grace: config.timing.grace(),
             stop_signal: SIGTERM,
@@ -305,7 +304,10 @@ impl World {
             self.violates("a loss does not show in the exit code");
         }
         let host = &self.hosts[index];
-        let held = self.store.rows.values().find(|row| !row.released);
+        // What a failover has lost of a release is nobody's fault.
+        let present = self.store.incarnation();
+        let held = |row: &&Row| !row.released && row.incarnation == present;
+        let held = self.store.rows.values().find(held);
         let held = held.and_then(|row| row.holder);
         let ours = held.is_some_and(|holder| {
             (host.first_attempt..host.attempts).any(|n| fresh(index, n) == holder)
@@ -531,7 +533,7 @@ impl World {
         let others = self.hosts.iter().filter(|host| host.index != index);
         // A host that was suspended kills on waking, within milliseconds.
         let two = others
-            .filter(|host| !host.is_suspended() && host.woke_at != Some(now))
+            .filter(|host| !host.is_suspended() && !host.is_waking(now, setup.kill_time))
             .any(|host| host.tree.is_alive());
         if two {
             self.violates("two trees at once");

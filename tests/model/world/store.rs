@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use leasewrap::lease::ids::{HolderId, Incarnation, Revision, Slot, Token};
 use leasewrap::lease::record::{
-    Acquire, Acquired, Expected, Grant, Loss, Observation, Observed, Pause, Record, Refusal,
-    Released, Renewed, Request, RequestKind, Server, Term,
+    Acquire, Acquired, Expected, Fault, Grant, Loss, Observation, Observed, Pause, Record, Refusal,
+    Released, Renewed, Request, RequestKind, Server, Term, Unknown,
 };
 
 use super::Mutation;
@@ -223,6 +223,12 @@ impl Store {
     }
 
     pub fn settle(&mut self, request: &Acquire, now: u64) -> Renewed {
+        if request.server_incarnation != self.incarnation() {
+            return Renewed::Unknown(Unknown {
+                fault: Fault::Transient,
+                message: String::new(),
+            });
+        }
         self.renewed(request.slot, request.holder, None, now)
     }
 
