@@ -11,6 +11,10 @@ use crate::sys::worker::fork_worker;
 use crate::sys::{inherited, process, release, stdio};
 use crate::wire::{FromGuard, Start, StopTo};
 
+/// The most processes that are reported as unkillable in a guard's life: one
+/// that may not be killed may still fork.
+const REPORTED: usize = 64;
+
 /// What an action came to.
 pub(super) enum Performed {
     /// It is done.
@@ -122,18 +126,21 @@ impl Running {
 
     fn report_unkillable(&mut self, processes: Vec<String>) {
         for process in processes {
-            if !self.unkillable.contains(&process) {
+            if !self.unkillable.contains(&process) && self.unkillable.len() < REPORTED {
                 self.unkillable.push(process.clone());
                 self.send(&FromGuard::Unkillable { process });
             }
         }
     }
 
-    /// Becomes the releaser; returns only when that fails.
+    /// Becomes the releaser; returns only when that fails, or when there is
+    /// nothing to release.
     fn release(&mut self, keeper: Keeper) -> i32 {
+        let Some(file) = &self.given.release else {
+            return 0;
+        };
         let handle = self.given.keeper.as_ref().map(AsFd::as_fd);
-        let release = &self.given.release;
-        let error = release::execute(release, keeper, handle, self.killed);
+        let error = release::execute(file, keeper, handle, self.killed);
         stdio::say(&format!(
             "lw-guard: cannot {error}; the lease runs out by itself"
         ));

@@ -9,8 +9,11 @@ pub mod admin;
 pub mod any;
 mod columns;
 mod deadline;
+mod mailbox;
 pub mod postgres;
 pub mod settings;
+pub mod sqlite;
+mod template;
 
 use std::future::Future;
 use std::time::Duration;
@@ -127,6 +130,10 @@ pub trait Store: Send {
 pub trait Watch: Send {
     /// The next notice. Dropping the future loses nothing.
     fn next(&mut self) -> impl Future<Output = Notice> + Send;
+
+    /// Whether a change may be told a little later where many others are told
+    /// of it too: so for a standby, but never for a holder. At first not.
+    fn spread(&self, spread: bool);
 }
 
 /// What a [`Watch`] says. Notices that nobody has taken yet are merged.

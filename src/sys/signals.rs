@@ -209,7 +209,6 @@ pub fn ignore_all_but_faults() {
             },
         );
     }
-    set_disposition(libc::SIGCHLD, Disposition::Default);
 }
 
 /// What the caller had blocked would never reach the keeper: a child's end, a

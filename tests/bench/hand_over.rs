@@ -57,7 +57,11 @@ pub fn measure(server: &Server) {
 fn by_leasewrap(server: &Server, end: End) -> (f64, f64) {
     let name = lease_name("bench");
     let log = Log::new();
-    let options: &[&str] = if end == End::Clean { &["exit-after=120"] } else { &[] };
+    let options: &[&str] = if end == End::Clean {
+        &["exit-after=120"]
+    } else {
+        &[]
+    };
     let old = holder(&server.url(), &name)
         .ttl("5s")
         .worker(&log.worker(options))

@@ -61,7 +61,10 @@ impl Samples {
 
 /// Prints one table.
 pub fn table(what: &str, unit: &str, rows: &[Samples]) {
-    println!("\n{what} ({unit}; n = {})", rows.first().map_or(0, |row| row.millis.len()));
+    println!(
+        "\n{what} ({unit}; n = {})",
+        rows.first().map_or(0, |row| row.millis.len())
+    );
     println!("{:<34} {:>9} {:>9} {:>9}", "", "median", "p10", "p90");
     for row in rows {
         println!(
@@ -77,7 +80,10 @@ pub fn table(what: &str, unit: &str, rows: &[Samples]) {
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let wanted = |part: &str| {
-        let named: Vec<_> = args[1..].iter().filter(|arg| !arg.starts_with("--")).collect();
+        let named: Vec<_> = args[1..]
+            .iter()
+            .filter(|arg| !arg.starts_with("--"))
+            .collect();
         named.is_empty() || named.iter().any(|name| *name == part)
     };
     let server = Server::start();

@@ -21,10 +21,15 @@ pub fn measure(server: &Server) {
         ("flock FILE true", vec!["flock", &lock, "true"]),
         (
             "leasewrap -- true",
-            vec![&leasewrap, "-q", "--db", &url, "--name", &name, "--", "true"],
+            vec![
+                &leasewrap, "-q", "--db", &url, "--name", &name, "--", "true",
+            ],
         ),
     ];
-    let mut rows: Vec<Samples> = contenders.iter().map(|(name, _)| Samples::of(name)).collect();
+    let mut rows: Vec<Samples> = contenders
+        .iter()
+        .map(|(name, _)| Samples::of(name))
+        .collect();
     for round in 0..=RUNS {
         for ((_, command), row) in contenders.iter().zip(&mut rows) {
             let begun = Instant::now();

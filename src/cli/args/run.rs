@@ -6,12 +6,14 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::db::{DbArgs, DbOptions};
+use super::hooks::HookArgs;
 use super::log::LogArgs;
 use super::timing::TimingArgs;
 use super::usage::UsageError;
 use super::values;
 use crate::exit::{self, ExitCodes};
 use crate::http::listen::ListenAddress;
+use crate::keeper::hooks::HookSettings;
 use crate::lease::ids::{Label, LeaseName, TextError, Value};
 use crate::lease::keeper::Takeover;
 use crate::lease::record::Terms;
@@ -32,6 +34,8 @@ pub struct RunArgs {
     timing: TimingArgs,
     #[command(flatten)]
     worker: WorkerArgs,
+    #[command(flatten)]
+    hooks: HookArgs,
     #[command(flatten)]
     shown: ShownArgs,
     #[command(flatten)]
@@ -201,6 +205,19 @@ struct WorkerArgs {
     /// PgBouncer refuses start-up parameters that it does not know.
     #[arg(long, env = "LEASEWRAP_PGOPTIONS", hide_env_values = true)]
     pgoptions: bool,
+
+    /// Stop a worker that does not say WATCHDOG=1 at least this often
+    ///
+    /// As sd_notify(3) does, on a socket that leasewrap gives it in
+    /// NOTIFY_SOCKET. It gets an orderly stop, and leasewrap exits with 120.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "LEASEWRAP_WORKER_WATCHDOG",
+        hide_env_values = true
+    )]
+    #[arg(value_parser = values::positive_duration)]
+    worker_watchdog: Option<Duration>,
 }
 
 /// Who may look.
@@ -261,6 +278,10 @@ pub struct RunOptions {
     pub exit_codes: ExitCodes,
     /// Extend the worker's `PGOPTIONS`.
     pub pgoptions: bool,
+    /// `--precheck`, `--on-event`, `--hook-timeout`.
+    pub hooks: HookSettings,
+    /// `--worker-watchdog`.
+    pub worker_watchdog: Option<Duration>,
     /// Where the pages are served.
     pub listen: Option<ListenAddress>,
     /// The worker's program and arguments; never empty.
@@ -323,6 +344,8 @@ impl RunArgs {
                 conflict: self.standby.conflict_exit_code,
             },
             pgoptions: self.worker.pgoptions,
+            hooks: self.hooks.check(),
+            worker_watchdog: self.worker.worker_watchdog,
             listen: self.shown.listen,
             command: self.command,
             log: self.log.check(),

@@ -28,6 +28,7 @@ pub const VARIABLES: &[&str] = &[
     "LEASEWRAP_DB_FILE",
     "LEASEWRAP_GRACE",
     "LEASEWRAP_HOLD_AT_LEAST",
+    "LEASEWRAP_HOOK_TIMEOUT",
     "LEASEWRAP_JITTER",
     "LEASEWRAP_LABEL",
     "LEASEWRAP_LISTEN",
@@ -36,8 +37,10 @@ pub const VARIABLES: &[&str] = &[
     "LEASEWRAP_LOST_EXIT_CODE",
     "LEASEWRAP_MARGIN",
     "LEASEWRAP_NAME",
+    "LEASEWRAP_ON_EVENT",
     "LEASEWRAP_PGOPTIONS",
     "LEASEWRAP_POLL_EVERY",
+    "LEASEWRAP_PRECHECK",
     "LEASEWRAP_REJOIN",
     "LEASEWRAP_RENEW_EVERY",
     "LEASEWRAP_SCHEMA",
@@ -50,6 +53,7 @@ pub const VARIABLES: &[&str] = &[
     "LEASEWRAP_TTL",
     "LEASEWRAP_VALUE",
     "LEASEWRAP_WAIT",
+    "LEASEWRAP_WORKER_WATCHDOG",
 ];
 
 /// Variables of one process for another; removed as well.

@@ -85,8 +85,13 @@ struct Walked {
 impl Sweep {
     /// Of every descendant of this process but `except` and what is below them.
     pub fn new(except: &[i32]) -> Self {
+        Self::by(Lister::new(), except)
+    }
+
+    /// With this way to find children, instead of the best there is.
+    pub fn by(lister: Lister, except: &[i32]) -> Self {
         Self {
-            lister: Lister::new(),
+            lister,
             except: except.iter().copied().collect(),
             dying: HashSet::new(),
             killed: HashSet::new(),
@@ -94,6 +99,13 @@ impl Sweep {
             due: true,
             _haste: Haste::make(),
         }
+    }
+
+    /// From now on `except` and what is below them are the exceptions: to be
+    /// called before every step where they change. Each must be a child that
+    /// was not reaped, or its number may mean somebody of the tree.
+    pub fn leave_alone(&mut self, except: &[i32]) {
+        self.except = except.iter().copied().collect();
     }
 
     /// How many processes got SIGKILL so far.
