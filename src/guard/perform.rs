@@ -11,6 +11,10 @@ use crate::sys::worker::fork_worker;
 use crate::sys::{inherited, process, release, stdio};
 use crate::wire::{FromGuard, Start, StopTo};
 
+/// The most processes that are reported as unkillable in a guard's life: one
+/// that may not be killed may still fork.
+const REPORTED: usize = 64;
+
 /// What an action came to.
 pub(super) enum Performed {
     /// It is done.
@@ -122,7 +126,7 @@ impl Running {
 
     fn report_unkillable(&mut self, processes: Vec<String>) {
         for process in processes {
-            if !self.unkillable.contains(&process) {
+            if !self.unkillable.contains(&process) && self.unkillable.len() < REPORTED {
                 self.unkillable.push(process.clone());
                 self.send(&FromGuard::Unkillable { process });
             }

@@ -87,8 +87,9 @@ pub trait Store: Send {
 
     /// Looks for a row that is held by `request.holder` whatever its token:
     /// an acquisition whose answer never came is settled so. Renews it when
-    /// it is there and live. It first waits for the acquisition's statement
-    /// where that still runs.
+    /// it is there and live, but only on `request.server_incarnation`: since
+    /// then another one may have taken the row, and a failover lost that. It
+    /// first waits for the acquisition's statement where that still runs.
     fn settle(
         &mut self,
         request: &Acquire,
@@ -129,6 +130,10 @@ pub trait Store: Send {
 pub trait Watch: Send {
     /// The next notice. Dropping the future loses nothing.
     fn next(&mut self) -> impl Future<Output = Notice> + Send;
+
+    /// Whether a change may be told a little later where many others are told
+    /// of it too: so for a standby, but never for a holder. At first not.
+    fn spread(&self, spread: bool);
 }
 
 /// What a [`Watch`] says. Notices that nobody has taken yet are merged.

@@ -95,8 +95,8 @@ pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
 /// a loop a killer with an equal share of the processors gets hardly any.
 #[derive(Debug)]
 pub struct Haste {
-    policy: libc::c_int,
-    nice: libc::c_int,
+    /// Policy and niceness to go back to; `None` where nothing was changed.
+    before: Option<(libc::c_int, libc::c_int)>,
 }
 
 impl Haste {
@@ -105,29 +105,34 @@ impl Haste {
         // SAFETY: numbers, and a struct that outlives the call; whatever is
         // refused changes nothing.
         unsafe {
-            let before = Self {
-                policy: libc::sched_getscheduler(0),
-                nice: libc::getpriority(libc::PRIO_PROCESS, 0),
-            };
+            let policy = libc::sched_getscheduler(0);
+            let ordinary = [libc::SCHED_OTHER, libc::SCHED_BATCH, libc::SCHED_IDLE];
+            if !ordinary.contains(&(policy & !libc::SCHED_RESET_ON_FORK)) {
+                return Self { before: None };
+            }
+            let nice = libc::getpriority(libc::PRIO_PROCESS, 0);
             let first = libc::sched_param { sched_priority: 1 };
-            let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
-            if libc::sched_setscheduler(0, policy, &raw const first) != 0 {
+            let hasty = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+            if libc::sched_setscheduler(0, hasty, &raw const first) != 0 {
                 libc::setpriority(libc::PRIO_PROCESS, 0, -20);
             }
-            before
+            Self {
+                before: Some((policy, nice)),
+            }
         }
     }
 }
 
 impl Drop for Haste {
     fn drop(&mut self) {
+        let Some((policy, nice)) = self.before else {
+            return;
+        };
         // SAFETY: as above.
         unsafe {
             let ordinary = libc::sched_param { sched_priority: 0 };
-            if self.policy == libc::SCHED_OTHER {
-                libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const ordinary);
-            }
-            libc::setpriority(libc::PRIO_PROCESS, 0, self.nice);
+            libc::sched_setscheduler(0, policy, &raw const ordinary);
+            libc::setpriority(libc::PRIO_PROCESS, 0, nice);
         }
     }
 }
@@ -266,5 +271,28 @@ pub fn reap_orphans(not: &[i32]) {
             // Stops and the like of a stranger are news to nobody.
             let _ = wait_pid(pid);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn haste_ends_where_it_began() {
+        // SAFETY: numbers.
+        let now = || unsafe {
+            (
+                libc::sched_getscheduler(0),
+                libc::getpriority(libc::PRIO_PROCESS, 0),
+            )
+        };
+        let before = now();
+        let outer = Haste::make();
+        let within = now();
+        drop(Haste::make());
+        assert_eq!(now(), within);
+        drop(outer);
+        assert_eq!(now(), before);
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::leasewrap::{Ended, holder, lease_name};
 use crate::support::server::{Options, Server, Stop, shared};
+use crate::support::wait::{SOON, until_true};
 
 #[track_caller]
 fn unusable(url: &str, words: &[&str]) -> Ended {
@@ -157,15 +158,15 @@ fn too_many_connections_are_waited_out() {
             .set("superuser_reserved_connections", "1"),
     );
     server.psql("create role lw login; grant create on database postgres to lw");
-    let sessions: Vec<_> = (0..6)
-        .map(|_| {
+    let mut sessions = Vec::new();
+    until_true("it is full", SOON, || {
+        let full = server.try_psql("postgres", "select 1").is_err();
+        if !full {
             let mut session = server.session("postgres");
             session.send("select 1;");
-            session
-        })
-        .collect();
-    crate::support::wait::until_true("it is full", crate::support::wait::SOON, || {
-        server.try_psql("postgres", "select 1").is_err()
+            sessions.push(session);
+        }
+        full
     });
     let waiting = holder(&server.url_of("lw", "postgres"), "x")
         .ttl("2s")

@@ -143,6 +143,24 @@ fn it_starts_at_once_when_the_lease_is_released() {
 }
 
 #[test]
+fn it_polls_where_no_notification_comes() {
+    let (first, name) = held();
+    let log = Log::new();
+    let second = holder(&shared().url(), &name)
+        .ttl("60s")
+        .option("--poll-every", "300ms");
+    let second = second.worker(&log.worker(&[])).spawn();
+    second.wait_events("waiting", 2);
+    // As a release that notifies nobody: no trigger runs.
+    shared().psql(&format!(
+        "set session_replication_role = replica;
+         update leasewrap.lease set released_at = now(), revision = revision + 1 where name = '{name}'"
+    ));
+    log.wait_newer(0, SOON);
+    drop(first);
+}
+
+#[test]
 fn one_of_many_takes_over_and_then_the_next() {
     let name = lease_name("many");
     let log = Log::new();

@@ -6,10 +6,11 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use leasewrap::sys::guard_process::GuardState;
+use leasewrap::sys::tree::children::Lister;
 use leasewrap::sys::tree::{Round, Sweep};
 use leasewrap::sys::{clock, inherited, terminal};
 
-use crate::support::{Keeper, texts};
+use crate::support::{Keeper, eventually, texts};
 
 /// Runs the helper that is asked for; nothing without one.
 #[test]
@@ -28,6 +29,7 @@ fn helper() {
         "self_wake" => self_wake(),
         "keeper" => keeper(&arguments),
         "sweeping_keeper" => sweeping_keeper(&arguments),
+        "scanning" => scanning(),
         "takes_over" => takes_over(arguments[0]),
         other => panic!("no helper {other}"),
     }
@@ -190,6 +192,31 @@ fn begin(arguments: &[&str]) -> Keeper {
     let pids = format!("{}\n{}\n{worker}\n", std::process::id(), keeper.guard.pid());
     std::fs::write(report, pids).unwrap();
     keeper
+}
+
+/// Kills a tree of its own that has a daemon in it, by scans of /proc.
+fn scanning() {
+    leasewrap::sys::process::become_subreaper().unwrap();
+    let script = "(setsid sh -c 'sleep 60 & sleep 60' &); sleep 60 & sleep 60";
+    let child = std::process::Command::new("sh")
+        .args(["-c", script])
+        .spawn()
+        .unwrap();
+    let found = || {
+        let mut scan = Lister::Scan(Vec::new());
+        scan.refresh();
+        let mut children = Vec::new();
+        scan.children_of_self(&mut children);
+        // The daemon's parent has ended by then.
+        children.len()
+    };
+    eventually("the daemon is ours", || (found() == 2).then_some(()));
+    let mut sweep = Sweep::by(Lister::Scan(Vec::new()), &[]);
+    eventually("nothing is left", || {
+        (sweep.step() == Round::Empty).then_some(())
+    });
+    assert!(sweep.killed() >= 4, "{}", sweep.killed());
+    drop(child);
 }
 
 /// Of a session's leader, of one in a group of its own below it, and of one

@@ -266,7 +266,7 @@ impl Place {
 }
 
 /// Looks again and again until there is something.
-pub fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + LIMIT;
     while Instant::now() < until {
         if let Some(found) = look() {

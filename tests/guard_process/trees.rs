@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use leasewrap::wire::{FromGuard, StopTo, ToGuard, WorkerEnd};
 
 use crate::support::{
-    Keeper, Place, eventually, helper, is_alive, marked, start, state, stop, storm, texts,
+    Keeper, Place, calm, eventually, helper, helper_command, is_alive, marked, start, state, stop,
+    storm, texts,
 };
 
 const FAR: Duration = Duration::from_secs(60);
@@ -166,8 +167,15 @@ fn threads_behind_an_ended_leader_are_killed() {
     keeper.dismiss();
 }
 
-/// Kills what the helper does; how long it took.
-fn killed(name: &str, count: &str, grows_to: usize) -> Duration {
+#[test]
+fn a_tree_is_found_without_the_children_files() {
+    let _calm = calm();
+    let swept = helper_command("scanning", &[]).status().unwrap();
+    assert!(swept.success());
+}
+
+/// Ends what the helper does, with this frame; how long it took.
+fn ended(name: &str, count: &str, grows_to: usize, frame: impl Fn() -> ToGuard) -> Duration {
     let _storm = storm();
     let mark = format!("LW_TEST_MARK={name}-{count}-{}", std::process::id());
     let place = Place::new();
@@ -181,25 +189,33 @@ fn killed(name: &str, count: &str, grows_to: usize) -> Duration {
         (marked(&mark).len() >= grows_to).then_some(())
     });
     let begun = Instant::now();
-    keeper.send(&ToGuard::Kill);
+    keeper.send(&frame());
     let killed = keeper.until_empty();
     let took = begun.elapsed();
     println!("{count} {name}: {killed} killed in {took:?}");
     keeper.dismiss();
-    assert_eq!(marked(&mark), Vec::<i32>::new());
+    assert!(marked(&mark).is_empty());
     took
 }
 
 #[test]
 fn a_fork_bomb_is_killed() {
-    let took = killed("forkers", "50", 150);
+    let took = ended("forkers", "50", 51, || ToGuard::Kill);
     assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn a_fork_bomb_that_ignores_its_stop_signal_is_killed_all_the_same() {
+    let limit = Duration::from_millis(500);
+    let took = ended("forkers", "30", 31, || stop(libc::SIGTERM, limit));
+    assert!(took > limit, "{took:?}");
+    assert!(took < Duration::from_secs(8), "{took:?}");
 }
 
 #[test]
 fn chains_of_forks_are_killed() {
     for count in ["1", "4"] {
-        let took = killed("chains", count, 1);
+        let took = ended("chains", count, 1, || ToGuard::Kill);
         assert!(took < Duration::from_secs(20), "{took:?}");
     }
 }
@@ -211,5 +227,5 @@ fn measure() {
     let mut words = wanted.split_whitespace();
     let (name, count) = (words.next().unwrap(), words.next().unwrap());
     let grows_to = words.next().unwrap().parse().unwrap();
-    killed(name, count, grows_to);
+    ended(name, count, grows_to, || ToGuard::Kill);
 }

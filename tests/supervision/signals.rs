@@ -210,3 +210,13 @@ fn limits_and_priorities_are_handed_down() {
     let ended = leasewrap().below(&below).sh(script).run().code(0);
     assert_eq!(ended.out, String::from_utf8_lossy(&bare.stdout));
 }
+
+#[test]
+fn few_descriptors_are_enough() {
+    let ended = leasewrap()
+        .below(&["prlimit", "--nofile=24:24"])
+        .sh("ulimit -n; exit 3")
+        .run()
+        .code(3);
+    assert_eq!(ended.out, "24\n");
+}

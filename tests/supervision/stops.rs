@@ -130,6 +130,19 @@ fn twice_at_once_is_once() {
 }
 
 #[test]
+fn below_timeout_a_clean_up_is_not_cut_short() {
+    // It sends TERM to its child and then to its whole group.
+    let traps = "trap 'sleep 0.3; echo cleaned up; exit 5' TERM";
+    let below = ["timeout", "--preserve-status", "1"];
+    let builder = leasewrap()
+        .below(&below)
+        .option("--stop-timeout", "60s")
+        .sh(&looping(traps));
+    let ended = builder.run().code(5);
+    assert!(ended.out.contains("cleaned up"), "{ended:?}");
+}
+
+#[test]
 fn a_second_signal_later_cuts_the_wait_short() {
     for second in [libc::SIGTERM, libc::SIGINT] {
         let leasewrap = leasewrap()

@@ -159,6 +159,63 @@ fn a_worker_that_ignores_ctrl_z_is_not_left_behind() {
 }
 
 #[test]
+fn ctrl_c_during_a_stop_cuts_it_short() {
+    let terminal = Terminal::bash();
+    let log = Log::new();
+    let stubborn = log.worker(&["ignore=2", "ignore=15"]);
+    let builder = leasewrap()
+        .option("--stop-timeout", "60s")
+        .worker(&stubborn);
+    terminal.line(&format!("{}; echo code $?", line(&builder)));
+    log.wait_newer(0, SOON);
+    let (keeper, _) = processes(&terminal);
+    sys::kill(keeper, libc::SIGTERM);
+    terminal.wait("stopping");
+    // Half a second is the contract's; this is no waiting for luck.
+    std::thread::sleep(Duration::from_millis(600));
+    terminal.type_text(CTRL_C);
+    terminal.wait("code 137");
+}
+
+#[test]
+fn a_new_size_of_the_window_reaches_the_worker_once() {
+    let terminal = Terminal::bash();
+    let log = Log::new();
+    terminal.line(&line(&leasewrap().worker(&log.worker(&["report"]))));
+    log.wait_newer(0, SOON);
+    terminal.resize(40, 100);
+    terminal.wait("signal 28");
+    let (keeper, _) = processes(&terminal);
+    sys::kill(keeper, libc::SIGUSR1);
+    terminal.wait("signal 10");
+    assert_eq!(
+        terminal.screen().matches("signal 28").count(),
+        1,
+        "{}",
+        terminal.screen()
+    );
+}
+
+#[test]
+fn a_job_in_the_background_is_not_stopped_by_leasewraps_own_log() {
+    let terminal = Terminal::bash();
+    let log = Log::new();
+    terminal.run("stty tostop");
+    let builder = leasewrap().ttl("1s").switch("-v").worker(&log.worker(&[]));
+    terminal.line(&format!("{} &", line(&builder)));
+    let token = log.wait_newer(0, SOON);
+    let seen = log.stamps().len();
+    until_true("the worker works on", SOON, || {
+        log.stamps().len() > seen + 700
+    });
+    assert_eq!(
+        log.spans().last().map(|(latest, _, _)| *latest),
+        Some(token)
+    );
+    assert!(terminal.named("witness").iter().all(|pid| !stopped(*pid)));
+}
+
+#[test]
 fn ctrl_z_stops_a_standby() {
     let terminal = Terminal::bash();
     let log = Log::new();

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -129,6 +129,15 @@ impl Terminal {
     pub fn foreground(&self) -> i32 {
         let master = self.master.as_ref().expect("not hung up");
         nix::unistd::tcgetpgrp(master).map_or(0, nix::unistd::Pid::as_raw)
+    }
+
+    /// Gives the window another size.
+    pub fn resize(&self, rows: u16, columns: u16) {
+        let master = self.master.as_ref().expect("not hung up");
+        assert!(
+            sys::resize(master.as_raw_fd(), rows, columns),
+            "resize the terminal"
+        );
     }
 
     /// Hangs up.

@@ -197,3 +197,15 @@ pub fn kill(pid: i32, signal: c_int) -> bool {
     // SAFETY: no memory is involved.
     unsafe { libc::kill(pid, signal) == 0 }
 }
+
+/// Sets the size of the terminal `fd`.
+pub fn resize(fd: c_int, rows: u16, columns: u16) -> bool {
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCSWINSZ reads one `winsize`, which outlives the call.
+    unsafe { libc::ioctl(fd, libc::TIOCSWINSZ, &size) == 0 }
+}

@@ -71,7 +71,7 @@ const DROP_REST: &str = "
 drop function if exists :schema.fence_table() cascade;
 drop function if exists :schema.fence(text, bigint, interval),
     :schema.end_lockers(text, integer), :schema.lockers(text, integer),
-    :schema.lease_kept(), :schema.lease_changed(), :schema.incarnation();
+    :schema.lease_kept(), :schema.lease_changed(), :schema.server();
 do $leasewrap$
 begin
     drop schema :schema;
@@ -140,6 +140,16 @@ enum There {
     /// A table `lease` that is not ours.
     Foreign,
     Ours,
+}
+
+/// What a call that found something missing has met.
+pub(super) enum Missing {
+    /// The schema as a whole, which `init` can make.
+    Schema,
+    /// Nothing any more: somebody may have made it in between.
+    Nothing,
+    /// That cannot be told, or is nothing that `init` could make.
+    Unknown(Unknown),
 }
 
 impl PgStore {
@@ -220,25 +230,22 @@ impl PgStore {
         }
     }
 
-    /// A call found something missing: `None` where that is the schema as a
-    /// whole, which `init` can make.
-    pub(super) async fn why_missing(
-        &mut self,
-        said: String,
-        deadline: Deadline,
-    ) -> Option<Unknown> {
+    /// A call found something missing: what of the schema is there now.
+    pub(super) async fn missing(&mut self, deadline: Deadline) -> Missing {
         match self.there(deadline).await {
-            Ok(There::Nothing | There::Part) => None,
-            Ok(There::Foreign) => Some(self.foreign()),
-            Ok(There::Ours) => {
-                let schema = self.link.settings().schema();
-                let message = format!("the schema {schema:?} is damaged: {said}");
-                Some(Unknown {
-                    fault: Fault::Final,
-                    message,
-                })
-            }
-            Err(failure) => Some(self.given_up(failure)),
+            Ok(There::Nothing | There::Part) => Missing::Schema,
+            Ok(There::Foreign) => Missing::Unknown(self.foreign()),
+            Ok(There::Ours) => Missing::Nothing,
+            Err(failure) => Missing::Unknown(self.given_up(failure)),
+        }
+    }
+
+    /// Something stays missing although the schema is there.
+    pub(super) fn damaged(&self, said: &str) -> Unknown {
+        let schema = self.link.settings().schema();
+        Unknown {
+            fault: Fault::Final,
+            message: format!("the schema {schema:?} is damaged: {said}"),
         }
     }
 

@@ -85,8 +85,13 @@ struct Walked {
 impl Sweep {
     /// Of every descendant of this process but `except` and what is below them.
     pub fn new(except: &[i32]) -> Self {
+        Self::by(Lister::new(), except)
+    }
+
+    /// With this way to find children, instead of the best there is.
+    pub fn by(lister: Lister, except: &[i32]) -> Self {
         Self {
-            lister: Lister::new(),
+            lister,
             except: except.iter().copied().collect(),
             dying: HashSet::new(),
             killed: HashSet::new(),
