@@ -48,8 +48,8 @@ fn what_it_leaves_behind_is_killed() {
     let notes = Notes::new();
     let command = format!(
         "test $LEASEWRAP_EVENT = acquired || exit 0; \
-         setsid sh -c 'echo daemon $$ >> {0}; exec sleep 1000' & \
-         until grep -q daemon {0}; do sleep 0.01; done",
+         setsid sh -c 'trap \"\" TERM; echo daemon $$ >> {0}; exec sleep 1000' & \
+         until grep -qs daemon {0}; do sleep 0.01; done",
         notes.word()
     );
     let holder = leasewrap()

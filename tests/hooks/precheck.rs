@@ -28,6 +28,27 @@ fn without_a_pass_there_is_no_attempt() {
 }
 
 #[test]
+fn one_that_hangs_does_not_outlast_the_wait() {
+    let notes = Notes::new();
+    let command = format!("echo hung $$ >> {}; exec sleep 1000", notes.word());
+    // `--no-wait` lets one attempt finish, and with it its precheck.
+    for (wait, timeout) in [("300ms", "10m"), ("0s", "300ms")] {
+        let ended = leasewrap()
+            .option("--wait", wait)
+            .option("--hook-timeout", timeout)
+            .option("--precheck", &command)
+            .sh("echo never")
+            .run()
+            .code(121);
+        assert!(ended.last_line().contains("precheck"), "{:?}", ended.log);
+    }
+    for line in notes.lines() {
+        let pid = line.split(' ').nth(1).and_then(|pid| pid.parse().ok());
+        wait_gone("the precheck", pid.expect("a pid"));
+    }
+}
+
+#[test]
 fn a_standby_tries_as_soon_as_it_passes() {
     let fit = Notes::new();
     let standby = leasewrap()
