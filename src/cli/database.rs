@@ -20,9 +20,10 @@ impl Refused {
     pub fn failed(&self) -> Failed {
         let code = match self.0 {
             SettingsError::File { .. } => exit::DATABASE,
-            SettingsError::Nothing | SettingsError::Url { .. } | SettingsError::Schema { .. } => {
-                exit::USAGE
-            }
+            SettingsError::Nothing
+            | SettingsError::Url { .. }
+            | SettingsError::Schema { .. }
+            | SettingsError::Sqlite { .. } => exit::USAGE,
         };
         Failed {
             message: self.0.to_string(),

@@ -22,6 +22,8 @@ pub struct Record {
     rides_out: Duration,
     term: Option<Term>,
     acquired: Option<BootInstant>,
+    /// What comes after it (hooks) is no part of the term.
+    given_back: Option<BootInstant>,
     stop: Option<StopCause>,
     runs_out_in: Option<Duration>,
 }
@@ -35,6 +37,7 @@ impl Record {
             rides_out: options.timing.rides_out(),
             term: None,
             acquired: None,
+            given_back: None,
             stop: None,
             runs_out_in: None,
         }
@@ -56,7 +59,9 @@ impl Record {
             exit_code,
             stop: self.stop.as_ref(),
             waited: self.acquired.unwrap_or(now).saturating_since(self.began),
-            held: self.acquired.map(|at| now.saturating_since(at)),
+            held: self
+                .acquired
+                .map(|at| self.given_back.unwrap_or(now).saturating_since(at)),
             runs_out_in: self.runs_out_in,
             rides_out: self.rides_out,
         });
@@ -84,11 +89,13 @@ impl Audience for Teller<'_> {
             Transition::Acquired { term, .. } => {
                 self.record.term = Some(term.clone());
                 self.record.acquired = Some(now);
+                self.record.given_back = None;
                 self.record.stop = None;
                 self.record.runs_out_in = None;
             }
             Transition::Stopping(cause) => self.record.stop = Some(cause.clone()),
             Transition::Released { result, .. } => {
+                self.record.given_back = Some(now);
                 self.record.runs_out_in = match result {
                     GivenBack::RunsOut { left } => Some(*left),
                     GivenBack::Done | GivenBack::NotOurs => None,

@@ -177,6 +177,7 @@ impl Prepared {
             setup: self.setup,
             stop_signal: options.stop_signal,
             stop_to: options.stop_to,
+            hooks: options.hooks.clone(),
             pgoptions: if options.pgoptions {
                 PgOptions::Extend
             } else {
@@ -250,7 +251,7 @@ fn config(options: &RunOptions) -> Config {
         takeover: options.takeover,
         wait: options.wait,
         rejoin: options.rejoin,
-        precheck: false,
+        precheck: options.hooks.precheck.is_some(),
         attached: false,
     }
 }

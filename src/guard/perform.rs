@@ -133,11 +133,14 @@ impl Running {
         }
     }
 
-    /// Becomes the releaser; returns only when that fails.
+    /// Becomes the releaser; returns only when that fails, or when there is
+    /// nothing to release.
     fn release(&mut self, keeper: Keeper) -> i32 {
+        let Some(file) = &self.given.release else {
+            return 0;
+        };
         let handle = self.given.keeper.as_ref().map(AsFd::as_fd);
-        let release = &self.given.release;
-        let error = release::execute(release, keeper, handle, self.killed);
+        let error = release::execute(file, keeper, handle, self.killed);
         stdio::say(&format!(
             "lw-guard: cannot {error}; the lease runs out by itself"
         ));

@@ -52,6 +52,8 @@ pub struct Link {
     outbox: VecDeque<Vec<u8>>,
     pulse: Pulse,
     state: State,
+    /// What it leaves when it dies is swept here.
+    sweeps: bool,
     buffer: Box<Buffer>,
 }
 
@@ -91,6 +93,7 @@ impl Link {
             outbox: VecDeque::new(),
             pulse: Pulse::default(),
             state: State::Alive,
+            sweeps: true,
             buffer: Box::new([0; MAX_FRAME]),
         };
         link.send(&ToGuard::Hello(Hello {
@@ -100,9 +103,34 @@ impl Link {
         Ok(link)
     }
 
-    /// Its process id, while it is a child that must not be reaped by others.
+    /// Greets the guard of a hook: of one that dies nothing is heard but
+    /// that it is gone.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn of_hook(guard: GuardProcess) -> Result<Self> {
+        let mut link = Self::new(guard)?;
+        link.sweeps = false;
+        Ok(link)
+    }
+
+    /// Its process id.
     pub fn pid(&self) -> i32 {
         self.guard.pid()
+    }
+
+    /// Its process id while it is a child that others must not reap. (Later
+    /// the number may mean anybody.)
+    pub fn child(&self) -> Option<i32> {
+        match self.state {
+            State::Alive | State::Empty { .. } | State::Dismissed => Some(self.guard.pid()),
+            State::Sweeping { .. } | State::Gone => None,
+        }
+    }
+
+    /// Whether it is gone, and nothing more comes of it.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.state, State::Gone)
     }
 
     /// Sends a frame, now or as soon as the guard reads again.
@@ -158,8 +186,8 @@ impl Link {
         }
     }
 
-    /// Does what has become due.
-    pub fn wake(&mut self, now: BootInstant) -> News {
+    /// Does what has become due. A sweep leaves `hooks` alone.
+    pub fn wake(&mut self, now: BootInstant, hooks: &[i32]) -> News {
         match self.state {
             State::Alive => {
                 while let Some(remedy) = self.pulse.due(now) {
@@ -173,14 +201,14 @@ impl Link {
                 }
                 News::Nothing
             }
-            State::Sweeping { again_at, .. } if now >= again_at => self.sweep(now),
+            State::Sweeping { again_at, .. } if now >= again_at => self.sweep(now, hooks),
             State::Sweeping { .. } | State::Dismissed | State::Gone => News::Nothing,
         }
     }
 
     /// A child has changed its state: a guard that was stopped is woken, and
-    /// a sweep goes on.
-    pub fn child_changed(&mut self, now: BootInstant) -> News {
+    /// a sweep goes on, which leaves `hooks` alone.
+    pub fn child_changed(&mut self, now: BootInstant, hooks: &[i32]) -> News {
         match self.state {
             State::Alive | State::Empty { .. } | State::Dismissed => {
                 // Nobody else stops the guard, and it has nothing to stop for.
@@ -198,7 +226,7 @@ impl Link {
                     }
                 }
             }
-            State::Sweeping { .. } => self.sweep(now),
+            State::Sweeping { .. } => self.sweep(now, hooks),
             State::Gone => News::Nothing,
         }
     }
@@ -321,6 +349,10 @@ impl Link {
             self.state = State::Gone;
             return News::Nothing;
         }
+        if !self.sweeps {
+            self.state = State::Gone;
+            return News::Event(GuardEvent::Gone);
+        }
         self.state = State::Sweeping {
             sweep: Box::new(Sweep::new(&[])),
             again_at: now,
@@ -336,7 +368,7 @@ impl Link {
     }
 
     /// Reaps, and kills on when that shows that there is more.
-    fn sweep(&mut self, now: BootInstant) -> News {
+    fn sweep(&mut self, now: BootInstant, hooks: &[i32]) -> News {
         let State::Sweeping {
             sweep,
             again_at,
@@ -345,6 +377,7 @@ impl Link {
         else {
             return News::Nothing;
         };
+        sweep.leave_alone(hooks);
         let mut unkillable = Vec::new();
         if now >= *patience_ends {
             *patience_ends = now + SWEEP_AGAIN;

@@ -4,13 +4,14 @@
 
 mod calls;
 pub mod claim;
+mod heard;
+pub mod hooks;
 mod link;
+mod perform;
 mod pulse;
 pub mod releaser;
 pub mod signals;
 mod watcher;
-
-use std::collections::VecDeque;
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
@@ -25,13 +26,13 @@ use uuid::Uuid;
 
 use self::calls::Calls;
 use self::claim::ClaimFile;
+use self::hooks::{HookSettings, Hooks};
 use self::link::{Link, News};
 use self::signals::{Doing, Meaning, Terminal};
-use self::watcher::{AFTER_START, Watcher};
+use self::watcher::Watcher;
 use crate::lease::ids::HolderId;
-use crate::lease::keeper::event::{Command, Event, GuardEvent, Outcome, StopCause, Transition};
+use crate::lease::keeper::event::{Event, Outcome, StopCause, Transition};
 use crate::lease::keeper::{Config, Keeper, Now, Phase};
-use crate::lease::record::{Acquired, Fault, Term, Unknown};
 use crate::lease::time::BootInstant;
 use crate::lease::timing::Chance;
 use crate::store::{Notice, Store};
@@ -40,7 +41,7 @@ use crate::sys::inherited::{self, Inherited};
 use crate::sys::memfd::Setup;
 use crate::sys::timer::{BootTimer, SelfKill};
 use crate::sys::{Result, SysError, clock, process, readiness, terminal};
-use crate::wire::{PgOptions, Start, StopTo, ToGuard, WorkerEnd};
+use crate::wire::{PgOptions, StopTo, ToGuard};
 
 /// The keeper's own timer fires this long after the deadline: the guard's
 /// comes first (contract, section 3).
@@ -65,6 +66,8 @@ pub struct Settings {
     pub stop_to: StopTo,
     /// `--pgoptions`.
     pub pgoptions: PgOptions,
+    /// `--precheck`, `--on-event`, `--hook-timeout`.
+    pub hooks: HookSettings,
 }
 
 /// Who is told what happens: the log, and whatever else shows it. Must never
@@ -118,6 +121,11 @@ where
         timer,
         self_kill: SelfKill::new()?,
         terminal: terminal_of(inherited::get()),
+        hooks: Hooks::new(
+            settings.hooks.clone(),
+            settings.name.clone(),
+            settings.config.terms.clone(),
+        ),
         stop_asked: false,
         killing: false,
         why_known: false,
@@ -159,6 +167,7 @@ struct Loop<S: Store, B, A> {
     self_kill: SelfKill,
     terminal: Terminal,
     audience: A,
+    hooks: Hooks,
     /// A stop was asked for, in this term or while standing by.
     stop_asked: bool,
     /// The tree was told to die.
@@ -175,6 +184,7 @@ enum Seen {
     Guard(News),
     Reply(Event),
     Notice(Notice),
+    Hook(hooks::Seen),
 }
 
 impl<S, B, A> Loop<S, B, A>
@@ -188,7 +198,9 @@ where
         let commands = self.keeper.start(&first);
         self.perform_all(commands, first.at);
         loop {
-            if let Some(outcome) = self.outcome.take() {
+            if self.hooks.are_done()
+                && let Some(outcome) = self.outcome.take()
+            {
                 return Ok(outcome);
             }
             self.set_timers()?;
@@ -204,6 +216,7 @@ where
                 news = self.link.next() => Seen::Guard(news),
                 reply = self.calls.next() => Seen::Reply(reply),
                 notice = self.watcher.next() => Seen::Notice(notice),
+                hook = self.hooks.next() => Seen::Hook(hook),
             };
             self.handle(seen);
         }
@@ -214,6 +227,7 @@ where
             self.keeper.next_wakeup(),
             self.link.next_wakeup(),
             self.watcher.next_wakeup(),
+            self.hooks.next_wakeup(),
         ];
         self.timer.set(wakeups.into_iter().flatten().min())?;
         let kill_at = match self.keeper.phase() {
@@ -239,6 +253,11 @@ where
             Seen::Guard(news) => self.news(news),
             Seen::Reply(event) => self.happened(event),
             Seen::Notice(notice) => self.notice(notice),
+            Seen::Hook(hook) => {
+                if let Some(fit) = self.hooks.happened(hook, clock::now()) {
+                    self.happened(Event::Fit(fit));
+                }
+            }
         }
     }
 
@@ -246,8 +265,9 @@ where
         self.timer.consume();
         let at = clock::now();
         self.watcher.wake(at);
-        let news = self.link.wake(at);
+        let news = self.link.wake(at, &self.hooks.children());
         self.news(news);
+        self.hooks.wake(at);
         if self.keeper.next_wakeup().is_some_and(|due| at >= due) {
             self.happened(Event::Wake);
         }
@@ -259,12 +279,15 @@ where
                 self.stop_asked = true;
                 self.happened(Event::Stop(StopCause::Signal(signal)));
             }
+            Meaning::HurryUp if self.outcome.is_some() => self.hooks.hurry_up(clock::now()),
             Meaning::HurryUp => self.happened(Event::HurryUp),
             Meaning::PassOn(signal) => self.link.send(&ToGuard::Signal(signal)),
             Meaning::Child => {
-                let news = self.link.child_changed(clock::now());
+                let now = clock::now();
+                self.hooks.child_changed(now);
+                let news = self.link.child_changed(now, &self.hooks.children());
                 if !self.link.is_sweeping() {
-                    process::reap_orphans(&[self.link.pid()]);
+                    self.reap_orphans();
                 }
                 self.news(news);
             }
@@ -273,95 +296,21 @@ where
         }
     }
 
+    /// All that end but those whose end somebody here waits for.
+    fn reap_orphans(&self) {
+        let mut ours = self.hooks.children();
+        ours.extend(self.link.child());
+        process::reap_orphans(&ours);
+    }
+
     fn doing(&self) -> Doing {
         match self.keeper.phase() {
-            _ if self.stop_asked => Doing::Stopping,
+            // Only hooks are waited for.
+            _ if self.stop_asked || self.outcome.is_some() => Doing::Stopping,
             Phase::Standby => Doing::StandingBy,
             Phase::Acquiring | Phase::Starting => Doing::Starting,
             Phase::Holding | Phase::Stopping | Phase::Releasing | Phase::Ended => Doing::Running,
         }
-    }
-
-    fn news(&mut self, news: News) {
-        match news {
-            News::Event(event) => {
-                match &event {
-                    GuardEvent::Started { .. } => {
-                        self.watcher.begin_at(clock::now() + AFTER_START);
-                    }
-                    GuardEvent::WorkerEnded(end) => self.why_ended(worker_words(*end)),
-                    GuardEvent::NotStarted(_) => self.why_ended("the worker was not started"),
-                    GuardEvent::Gone => self.why_ended("the guard process died"),
-                    GuardEvent::Ready
-                    | GuardEvent::Stopping(_)
-                    | GuardEvent::Empty
-                    | GuardEvent::Swept => {}
-                }
-                self.happened(Event::Guard(event));
-            }
-            News::WorkerStopped(signal) => self.worker_stopped(signal),
-            News::LeftBehind(processes) => tracing::warn!(
-                event = "left-behind",
-                name = %self.settings.name,
-                processes = processes.join(", "),
-                "the worker has ended and left processes behind, which are stopped: {}",
-                processes.join(", ")
-            ),
-            News::Unkillable(process) => tracing::error!(
-                event = "unkillable",
-                name = %self.settings.name,
-                process,
-                "cannot kill {process}; the lease is kept as long as it may be"
-            ),
-            News::Nothing => {}
-        }
-    }
-
-    /// For the history: what came first is why the term ended.
-    fn why_ended(&mut self, why: impl Into<String>) {
-        if !self.why_known {
-            self.why_known = true;
-            self.calls.because(why.into());
-        }
-    }
-
-    /// leasewrap follows the worker where a shell takes over, and wakes it
-    /// where nobody else would.
-    fn worker_stopped(&mut self, signal: i32) {
-        if !matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) || !self.terminal.shared
-        {
-            return;
-        }
-        if terminal::shell_takes_over(self.link.pid()) {
-            crate::sys::signals::stop_self(signal);
-        }
-        self.link.send(&ToGuard::Signal(libc::SIGCONT));
-    }
-
-    fn notice(&mut self, notice: Notice) {
-        match notice {
-            Notice::Connected | Notice::Changed => match self.keeper.phase() {
-                Phase::Standby => self.happened(Event::Changed),
-                Phase::Starting | Phase::Holding | Phase::Stopping => {
-                    if let Some(term) = self.keeper.term().cloned() {
-                        self.calls.check(term, self.check_limit());
-                    }
-                }
-                // The reply that is awaited says more.
-                Phase::Acquiring | Phase::Releasing | Phase::Ended => {}
-            },
-            Notice::Unavailable(unknown) => tracing::info!(
-                event = "listen-unavailable",
-                name = %self.settings.name,
-                "notifications do not arrive, polling carries on: {}",
-                unknown.message
-            ),
-        }
-    }
-
-    /// A renewal may have to wait for it.
-    fn check_limit(&self) -> Duration {
-        self.settings.config.timing.call_timeout() / 3
     }
 
     /// One event, and whatever it brings about at once.
@@ -369,161 +318,5 @@ where
         let now = now();
         let commands = self.keeper.step(event, &now);
         self.perform_all(commands, now.at);
-    }
-
-    fn perform_all(&mut self, commands: Vec<Command>, at: BootInstant) {
-        let mut at_once = VecDeque::new();
-        for command in commands {
-            at_once.extend(self.perform(command, at));
-        }
-        while let Some(event) = at_once.pop_front() {
-            let now = now();
-            for command in self.keeper.step(event, &now) {
-                at_once.extend(self.perform(command, now.at));
-            }
-        }
-        self.audience.stepped(&self.keeper, at);
-    }
-
-    /// Performs a command; an event where it could not be.
-    fn perform(&mut self, command: Command, at: BootInstant) -> Option<Event> {
-        match command {
-            Command::Acquire { ref request, .. } => {
-                if let Err(error) = self.claims.attempt(request) {
-                    return Some(not_sent(&error, at));
-                }
-                self.calls.perform(command);
-            }
-            Command::Observe { .. }
-            | Command::Init { .. }
-            | Command::Renew { .. }
-            | Command::Settle { .. }
-            | Command::Release { .. } => self.calls.perform(command),
-            Command::Spawn { term, deadline } => {
-                let start = self.start_frame(&term, deadline);
-                self.killing = false;
-                self.link.tell(&ToGuard::Start(start), at);
-            }
-            Command::Extend { deadline } => self.link.extend(deadline, at),
-            Command::StopTree { signal, kill_by } => {
-                let signal = signal.unwrap_or(self.settings.stop_signal);
-                self.link.tell(&ToGuard::Stop { signal, kill_by }, at);
-            }
-            Command::KillTree => {
-                self.killing = true;
-                self.link.kill(at);
-            }
-            Command::Dismiss => self.link.dismiss(),
-            Command::NewGuard => return self.new_guard(),
-            // Without a precheck everybody is fit.
-            Command::Precheck => return Some(Event::Fit(true)),
-            Command::Tell(transition) => self.tell(&transition, at),
-            Command::End(outcome) => self.outcome = Some(outcome),
-        }
-        None
-    }
-
-    fn start_frame(&self, term: &Term, deadline: BootInstant) -> Start {
-        let timing = &self.settings.config.timing;
-        Start {
-            name: self.settings.name.clone(),
-            slot: term.slot,
-            holder: term.holder,
-            token: term.token,
-            ttl: timing.ttl(),
-            pgoptions: self.settings.pgoptions,
-            deadline,
-            grace: timing.grace(),
-            stop_signal: self.settings.stop_signal,
-            stop_to: self.settings.stop_to,
-            stop_timeout: timing.stop_timeout(),
-        }
-    }
-
-    fn new_guard(&mut self) -> Option<Event> {
-        self.stop_asked = false;
-        self.killing = false;
-        match start_guard(&self.settings.setup, &self.claims).and_then(Link::new) {
-            Ok(link) => {
-                self.link = link;
-                // The end of the one before may have been told when it was
-                // not yet an orphan's.
-                process::reap_orphans(&[self.link.pid()]);
-                None
-            }
-            Err(error) => {
-                tracing::error!(event = "no-guard", "cannot {error}");
-                Some(Event::Guard(GuardEvent::Gone))
-            }
-        }
-    }
-
-    fn tell(&mut self, transition: &Transition, at: BootInstant) {
-        let written = match transition {
-            Transition::Waiting { .. } => {
-                self.watcher.begin_at(at);
-                Ok(())
-            }
-            Transition::Acquired { term, grant, .. } => {
-                self.why_known = false;
-                self.claims.granted(term, grant)
-            }
-            Transition::Renewed { grant, .. } => match self.keeper.term() {
-                Some(term) => self.claims.granted(term, grant),
-                None => Ok(()),
-            },
-            Transition::Released { .. } => self.claims.nothing(),
-            Transition::Stopping(cause) => {
-                self.why_ended(stop_words(cause));
-                Ok(())
-            }
-            Transition::Losing { .. } => {
-                self.why_ended("no renewal came through in time");
-                Ok(())
-            }
-            Transition::CallFailed { .. }
-            | Transition::IncarnationChanged { .. }
-            | Transition::Lost { .. }
-            | Transition::HolderChanged { .. } => Ok(()),
-        };
-        if let Err(error) = written {
-            // What stood there before still finds the row.
-            tracing::warn!(event = "claim-not-written", "cannot {error}");
-        }
-        self.audience.told(transition, &self.keeper, at);
-    }
-}
-
-/// An acquisition that the releaser could not be told of must not be sent.
-fn not_sent(error: &SysError, at: BootInstant) -> Event {
-    Event::Acquired {
-        sent_at: at,
-        reply: Acquired::Unknown(Unknown {
-            fault: Fault::Transient,
-            message: format!("cannot {error}"),
-        }),
-    }
-}
-
-/// How the worker has ended, for the history.
-fn worker_words(end: WorkerEnd) -> String {
-    match end {
-        WorkerEnd::Exited(code) => format!("the worker ended with exit code {code}"),
-        WorkerEnd::Signaled(signal) => format!(
-            "the worker was ended by {}",
-            crate::sys::signals::name(signal)
-        ),
-    }
-}
-
-/// Why it was stopped, for the history.
-fn stop_words(cause: &StopCause) -> String {
-    match cause {
-        StopCause::Signal(signal) => {
-            format!("leasewrap got {}", crate::sys::signals::name(*signal))
-        }
-        StopCause::StepDown => "asked to step down".to_owned(),
-        StopCause::Unfit => "the precheck did not pass".to_owned(),
-        StopCause::Watchdog => "the worker's watchdog ran out".to_owned(),
     }
 }

@@ -29,10 +29,10 @@ const LAST: i32 = 64;
 /// # Errors
 /// When a handler cannot be installed.
 pub fn catch(ignored: impl Fn(i32) -> bool) -> std::io::Result<SignalsInfo<WithOrigin>> {
+    let stays_ignored =
+        |signal: i32| [SIGHUP, SIGINT, SIGQUIT].contains(&signal) && ignored(signal);
     let caught = (1..=LAST).filter(|signal| {
-        !LEFT_ALONE.contains(signal)
-            && !THREADS.contains(signal)
-            && !([SIGHUP, SIGINT, SIGQUIT].contains(signal) && ignored(*signal))
+        !LEFT_ALONE.contains(signal) && !THREADS.contains(signal) && !stays_ignored(*signal)
     });
     SignalsInfo::with_exfiltrator(caught, WithOrigin::default())
 }

@@ -3,6 +3,7 @@
 //! Instants of the database's clock never appear, only differences that the
 //! database itself has computed.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -265,6 +266,37 @@ pub enum Loss {
     Closed,
     /// Somebody released it.
     Released,
+}
+
+impl Loss {
+    /// For machines.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::OtherHolder { .. } => "other-holder",
+            Self::OtherToken(_) => "other-token",
+            Self::Closed => "closed",
+            Self::Released => "released",
+        }
+    }
+}
+
+/// For people: reads after "lease lost:".
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("its row is gone"),
+            Self::OtherHolder { label, token } if label.is_empty() => {
+                write!(f, "a holder without a label has it, with token {token}")
+            }
+            Self::OtherHolder { label, token } => {
+                write!(f, "\"{label}\" has it, with token {token}")
+            }
+            Self::OtherToken(token) => write!(f, "its row carries another token, {token}"),
+            Self::Closed => f.write_str("its token was closed (break)"),
+            Self::Released => f.write_str("somebody else released it"),
+        }
+    }
 }
 
 /// The answer to a release. A release that comes twice is harmless.

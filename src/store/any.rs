@@ -7,6 +7,7 @@ use super::admin::{
 };
 use super::postgres::{PgStore, PgWatch};
 use super::settings::StoreSettings;
+use super::sqlite::{SqliteStore, SqliteWatch};
 use super::{Attempt, Clock, Notice, Store, Timed, Watch};
 use crate::lease::ids::{Incarnation, Label, LeaseName, Slot, Token};
 use crate::lease::record::{Acquire, Acquired, Observed, Released, Renewed, Term, Terms, Unknown};
@@ -15,12 +16,16 @@ use crate::lease::record::{Acquire, Acquired, Observed, Released, Renewed, Term,
 pub enum AnyStore {
     /// In a PostgreSQL database.
     Postgres(PgStore),
+    /// In a SQLite file.
+    Sqlite(SqliteStore),
 }
 
 /// Watches a lease in a store of either kind.
 pub enum AnyWatch {
     /// `LISTEN`.
     Postgres(PgWatch),
+    /// inotify.
+    Sqlite(SqliteWatch),
 }
 
 impl AnyStore {
@@ -31,6 +36,9 @@ impl AnyStore {
             StoreSettings::Postgres(settings) => {
                 Self::Postgres(PgStore::new(settings, name, clock))
             }
+            StoreSettings::Sqlite(settings) => {
+                Self::Sqlite(SqliteStore::new(settings, name, clock))
+            }
         }
     }
 }
@@ -39,6 +47,7 @@ macro_rules! either {
     ($self:ident, $store:ident => $call:expr) => {
         match $self {
             AnyStore::Postgres($store) => $call,
+            AnyStore::Sqlite($store) => $call,
         }
     };
 }
@@ -90,6 +99,7 @@ impl Store for AnyStore {
     fn watch(&self) -> AnyWatch {
         match self {
             Self::Postgres(store) => AnyWatch::Postgres(store.watch()),
+            Self::Sqlite(store) => AnyWatch::Sqlite(store.watch()),
         }
     }
 }
@@ -98,6 +108,7 @@ impl Watch for AnyWatch {
     async fn next(&mut self) -> Notice {
         match self {
             Self::Postgres(watch) => watch.next().await,
+            Self::Sqlite(watch) => watch.next().await,
         }
     }
 }

@@ -9,8 +9,11 @@ pub mod admin;
 pub mod any;
 mod columns;
 mod deadline;
+mod mailbox;
 pub mod postgres;
 pub mod settings;
+pub mod sqlite;
+mod template;
 
 use std::future::Future;
 use std::time::Duration;

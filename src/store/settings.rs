@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::postgres::settings::{PgSettings, PgSource};
 use super::postgres::url::UrlError;
+use super::sqlite::SqliteSettings;
 
 /// Which store, and what is needed to reach it. It travels to the releaser
 /// through a sealed memfd, so it holds everything: what the environment said
@@ -16,6 +17,8 @@ use super::postgres::url::UrlError;
 pub enum StoreSettings {
     /// A PostgreSQL database.
     Postgres(PgSettings),
+    /// A SQLite file.
+    Sqlite(SqliteSettings),
 }
 
 /// What the caller's environment and directories say about the database,
@@ -104,6 +107,14 @@ pub enum SettingsError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// The file of an embedded store cannot be one.
+    #[error("--db sqlite:{path} {why}")]
+    Sqlite {
+        /// What was seen.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
 }
 
 impl StoreSettings {
@@ -116,16 +127,43 @@ impl StoreSettings {
         schema: &str,
         surroundings: Surroundings,
     ) -> Result<Self, SettingsError> {
-        let source = match given {
+        let first = match given {
             Given::Urls([]) => return Err(SettingsError::Nothing),
+            Given::Urls([first, ..]) => first.clone(),
+            // What is in it is looked at again below, and at each connect.
+            Given::File(path) => std::fs::read_to_string(surroundings.directory.join(path))
+                .map(|text| text.trim().to_owned())
+                .unwrap_or_default(),
+        };
+        if let Some(rest) = first.strip_prefix("sqlite:") {
+            let alone = !matches!(given, Given::Urls([_, _, ..]));
+            return Self::embedded(rest, alone, schema, &surroundings);
+        }
+        let source = match given {
             Given::Urls(urls) => PgSource::Urls(urls.to_vec()),
             Given::File(path) => PgSource::File(surroundings.directory.join(path)),
         };
-        Ok(Self::Postgres(PgSettings::new(
-            source,
-            schema,
-            surroundings,
-        )?))
+        let settings = PgSettings::new(source, schema, surroundings)?;
+        Ok(Self::Postgres(settings))
+    }
+
+    fn embedded(
+        rest: &str,
+        alone: bool,
+        schema: &str,
+        surroundings: &Surroundings,
+    ) -> Result<Self, SettingsError> {
+        if !alone {
+            let path = rest.to_owned();
+            let why = "is one database and cannot stand beside others; give one --db";
+            return Err(SettingsError::Sqlite { path, why });
+        }
+        if schema != "leasewrap" {
+            let name = schema.to_owned();
+            let why = "SQLite has no schemas; name another file";
+            return Err(SettingsError::Schema { name, why });
+        }
+        SqliteSettings::new(rest, &surroundings.directory).map(Self::Sqlite)
     }
 
     /// How long a statement may run on the server at most, whatever its own
@@ -134,6 +172,7 @@ impl StoreSettings {
     pub fn call_limit(self, limit: Duration) -> Self {
         match self {
             Self::Postgres(settings) => Self::Postgres(settings.call_limit(limit)),
+            Self::Sqlite(settings) => Self::Sqlite(settings),
         }
     }
 }

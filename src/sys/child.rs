@@ -15,8 +15,8 @@ pub(super) struct Image {
     path: CString,
     arguments: Vec<CString>,
     variables: Vec<CString>,
-    /// A last variable whose value is the process id of whoever executes.
-    own_pid: Option<OwnPid>,
+    /// Variables whose value is the process id of whoever executes.
+    own_pids: Vec<OwnPid>,
 }
 
 /// `NAME=` and room for a number.
@@ -32,7 +32,7 @@ pub(super) struct Prepared<'i> {
     arguments: Vec<*const c_char>,
     variables: Vec<*const c_char>,
     /// Where to write one's own process id before executing.
-    own_pid: Option<(*mut u8, usize)>,
+    own_pids: Vec<*mut u8>,
 }
 
 impl Image {
@@ -41,7 +41,7 @@ impl Image {
             path,
             arguments,
             variables,
-            own_pid: None,
+            own_pids: Vec::new(),
         }
     }
 
@@ -52,23 +52,25 @@ impl Image {
         let name_length = text.len();
         // The digits of the largest pid, and the NUL.
         text.resize(name_length + 12, 0);
-        self.own_pid = Some(OwnPid { text, name_length });
+        self.own_pids.push(OwnPid { text, name_length });
         self
     }
 
     pub(super) fn prepare(&mut self) -> Prepared<'_> {
         let mut variables = pointers(&self.variables);
-        let own_pid = self.own_pid.as_mut().map(|own| {
+        // Before the null.
+        let end = self.variables.len();
+        let own_pids = self.own_pids.iter_mut().map(|own| {
             let text = own.text.as_mut_ptr();
-            // Before the null.
-            variables.insert(self.variables.len(), text.cast_const().cast());
-            (text, own.name_length)
+            variables.insert(end, text.cast_const().cast());
+            text.wrapping_add(own.name_length)
         });
+        let own_pids = own_pids.collect();
         Prepared {
             path: &self.path,
             arguments: pointers(&self.arguments),
             variables,
-            own_pid,
+            own_pids,
         }
     }
 
@@ -81,10 +83,10 @@ impl Image {
 impl Prepared<'_> {
     /// Executes it; returns only when that fails. Async-signal-safe.
     pub(super) fn execute(&self) -> Errno {
-        if let Some((text, length)) = self.own_pid {
+        for place in &self.own_pids {
             // SAFETY: the image holds twelve bytes of room behind the name;
             // in a forked child they are its own copy.
-            unsafe { write_number(text.add(length), std::process::id()) };
+            unsafe { write_number(*place, std::process::id()) };
         }
         // SAFETY: three null-terminated arrays of C strings that the image,
         // which `self` borrows, keeps alive.

@@ -4,7 +4,7 @@
 use std::ffi::{CStr, CString};
 
 use super::role::{GUARD_VARIABLE, RELEASE_VARIABLE};
-use crate::wire::{PgOptions, Start};
+use crate::wire::{Content, PgOptions, Start};
 
 /// What configures this leasewrap, by what follows `LEASEWRAP_`.
 const OPTIONS: [&str; 39] = [
@@ -53,12 +53,26 @@ const OPTIONS: [&str; 39] = [
 const OF_THE_MANAGER: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
 
 /// What the worker is told anew, and must not have from a leasewrap outside.
-const OF_THE_TERM: [&str; 5] = [
+const OF_THE_TERM: [&str; 10] = [
     "LEASEWRAP_LEASE",
     "LEASEWRAP_SLOT",
     "LEASEWRAP_HOLDER",
     "LEASEWRAP_TOKEN",
     "LEASEWRAP_TTL_MS",
+    // Of a hook.
+    "LEASEWRAP_EVENT",
+    "LEASEWRAP_REASON",
+    "LEASEWRAP_MESSAGE",
+    "LEASEWRAP_HOLDER_LABEL",
+    "LEASEWRAP_HOLDER_VALUE",
+];
+
+/// Passed descriptors (`sd_listen_fds(3)`) are the worker's alone.
+const OF_THE_SOCKETS: [&str; 4] = [
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "LISTEN_PIDFDID",
 ];
 
 /// Whether a variable of this name stays with leasewrap.
@@ -115,13 +129,24 @@ pub(super) fn for_guard() -> Vec<CString> {
     keep(|name| is_withheld(name) || name == GUARD_VARIABLE || name == RELEASE_VARIABLE)
 }
 
+/// For a hook's guard: less the descriptors that a hook does not get.
+pub(super) fn for_hook() -> Vec<CString> {
+    let mut variables = for_guard();
+    variables.retain(|variable| {
+        !OF_THE_SOCKETS
+            .iter()
+            .any(|name| name_of(variable) == name.as_bytes())
+    });
+    variables
+}
+
 /// The worker's, from the guard's.
 #[derive(Debug)]
 pub(super) struct WorkerEnvironment {
     pub(super) variables: Vec<CString>,
-    /// Set when descriptors are passed to it (`sd_listen_fds(3)`): it must
-    /// find its own process id in `LISTEN_PID`.
-    pub(super) listens: bool,
+    /// Variables in which it must find its own process id: `LISTEN_PID` when
+    /// descriptors are passed to it, and what the keeper asks for.
+    pub(super) own_pids: Vec<String>,
 }
 
 impl WorkerEnvironment {
@@ -136,10 +161,11 @@ impl WorkerEnvironment {
     }
 
     fn from(mut variables: Vec<CString>, start: &Start) -> Self {
-        let listens = variables.iter().any(|v| name_of(v) == b"LISTEN_FDS");
-        if listens {
+        let mut own_pids = Vec::new();
+        if variables.iter().any(|v| name_of(v) == b"LISTEN_FDS") {
             // The handle in LISTEN_PIDFDID means leasewrap's process.
             variables.retain(|v| !matches!(name_of(v), b"LISTEN_PID" | b"LISTEN_PIDFDID"));
+            own_pids.push("LISTEN_PID".to_owned());
         }
         let added = [
             format!("LEASEWRAP_LEASE={}", start.name),
@@ -160,7 +186,21 @@ impl WorkerEnvironment {
             bytes.extend(options.into_bytes());
             variables.extend(CString::new(bytes));
         }
-        Self { variables, listens }
+        for variable in &start.variables {
+            variables.retain(|v| name_of(v) != variable.name.as_bytes());
+            match &variable.content {
+                Content::Text(text) => {
+                    // One with a NUL could be handed to nobody.
+                    variables.extend(CString::new(format!("{}={text}", variable.name)));
+                }
+                Content::OwnPid => own_pids.push(variable.name.clone()),
+                Content::Absent => {}
+            }
+        }
+        Self {
+            variables,
+            own_pids,
+        }
     }
 }
 
@@ -201,7 +241,7 @@ mod tests {
     use super::*;
     use crate::lease::ids::{HolderId, LeaseName, Slot, Token};
     use crate::lease::time::BootInstant;
-    use crate::wire::StopTo;
+    use crate::wire::{StopTo, Variable};
 
     fn start(pgoptions: PgOptions) -> Start {
         Start {
@@ -216,6 +256,7 @@ mod tests {
             stop_signal: 15,
             stop_to: StopTo::Tree,
             stop_timeout: Duration::ZERO,
+            variables: Vec::new(),
         }
     }
 
@@ -259,11 +300,34 @@ mod tests {
         let given = ["LISTEN_FDS=1", "LISTEN_PID=1", "LISTEN_PIDFDID=2"];
         let given: Vec<_> = given.iter().map(|v| CString::new(*v).unwrap()).collect();
         let environment = WorkerEnvironment::from(given, &start(PgOptions::Leave));
-        assert!(environment.listens);
+        assert_eq!(environment.own_pids, ["LISTEN_PID"]);
         let names: Vec<_> = environment.variables.iter().map(|v| name_of(v)).collect();
         assert!(names.contains(&b"LISTEN_FDS".as_slice()));
         assert!(!names.contains(&b"LISTEN_PID".as_slice()));
         assert!(!names.contains(&b"LISTEN_PIDFDID".as_slice()));
+    }
+
+    #[test]
+    fn what_the_keeper_adds_comes_last_and_replaces() {
+        let given = ["A=1", "B=2", "NOTIFY_SOCKET=/of/the/manager"];
+        let given = given.iter().map(|v| CString::new(*v).unwrap()).collect();
+        let mut start = start(PgOptions::Leave);
+        start.variables = vec![
+            Variable::text("NOTIFY_SOCKET", "/of/leasewrap"),
+            Variable::own_pid("WATCHDOG_PID"),
+            Variable::absent("A"),
+            Variable::absent("LEASEWRAP_TOKEN"),
+        ];
+        let environment = WorkerEnvironment::from(given, &start);
+        let of = |name: &str| {
+            let mut all = environment.variables.iter();
+            all.find(|v| name_of(v) == name.as_bytes())
+                .map(|v| v.to_string_lossy().into_owned())
+        };
+        assert_eq!(of("NOTIFY_SOCKET").unwrap(), "NOTIFY_SOCKET=/of/leasewrap");
+        assert_eq!(environment.own_pids, ["WATCHDOG_PID"]);
+        assert_eq!((of("A"), of("LEASEWRAP_TOKEN")), (None, None));
+        assert_eq!(of("B").unwrap(), "B=2");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! exists, watched by its handle, woken and killed when it stands still.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::child::{Forked, Image, end_child, fork};
 use super::inherited::Inherited;
@@ -37,6 +37,15 @@ pub enum GuardState {
 /// This binary, however it was found and even if it was replaced since.
 pub const THIS_PROGRAM: &CStr = c"/proc/self/exe";
 
+/// Where a hook reads from and writes to.
+#[derive(Debug, Clone, Copy)]
+pub struct HookStreams<'a> {
+    /// Its standard input.
+    pub input: BorrowedFd<'a>,
+    /// Its standard output and standard error.
+    pub output: BorrowedFd<'a>,
+}
+
 /// Starts the guard: `program` ([`THIS_PROGRAM`]) named `lw-guard`, with the caller's
 /// signals, descriptors and environment (less what stays with leasewrap).
 /// Make [`process::become_subreaper`] true before, so that nothing of the
@@ -60,22 +69,68 @@ pub fn spawn(
     ];
     let [socket, setup_fd, release_fd] = handed_down;
     let keeper = std::process::id();
-    let named = format!(
-        "{GUARD_VARIABLE}=socket={socket},setup={setup_fd},release={release_fd},keeper={keeper}"
-    );
-    let mut variables = environment::for_guard();
+    let named = format!("socket={socket},setup={setup_fd},release={release_fd},keeper={keeper}");
+    let image = image(program, environment::for_guard(), &named);
+    fork_guard(image, channel, &handed_down, inherited, || {
+        inherited.hand_down();
+    })
+}
+
+/// Starts the guard of a hook. It has none of the caller's descriptors, and
+/// no terminal: a session of its own, so that what is typed reaches no hook.
+/// It has nothing to release, and leaves a keeper that stands still alone.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_for_hook(
+    program: &CStr,
+    inherited: &Inherited,
+    setup: &Setup,
+    streams: HookStreams<'_>,
+) -> Result<GuardProcess> {
+    let setup = SetupFile::create(setup)?;
+    let (channel, theirs) = Channel::pair()?;
+    let handed_down = [theirs.as_raw_fd(), setup.as_fd().as_raw_fd()];
+    let [socket, setup_fd] = handed_down;
+    let named = format!("socket={socket},setup={setup_fd}");
+    let image = image(program, environment::for_hook(), &named);
+    let [input, output] = [streams.input, streams.output].map(|fd| fd.as_raw_fd());
+    fork_guard(image, channel, &handed_down, inherited, || {
+        // SAFETY: numbers. A fresh child leads no group, so it may lead a
+        // session; 0, 1 and 2 are always open in a keeper, so that neither of
+        // the streams is one of them, and a copy is not close-on-exec.
+        unsafe {
+            libc::setsid();
+            libc::dup2(input, 0);
+            libc::dup2(output, 1);
+            libc::dup2(output, 2);
+        }
+    })
+}
+
+fn image(program: &CStr, mut variables: Vec<CString>, named: &str) -> Image {
     // Digits and letters: no NUL.
-    variables.extend(CString::new(named));
-    let mut image = Image::new(program.to_owned(), vec![GUARD_NAME.to_owned()], variables);
+    variables.extend(CString::new(format!("{GUARD_VARIABLE}={named}")));
+    Image::new(program.to_owned(), vec![GUARD_NAME.to_owned()], variables)
+}
+
+/// `prepare` is called in the child, and must be async-signal-safe.
+fn fork_guard(
+    mut image: Image,
+    channel: Channel,
+    handed_down: &[RawFd],
+    inherited: &Inherited,
+    prepare: impl FnOnce(),
+) -> Result<GuardProcess> {
     let prepared = image.prepare();
     let pid = match fork().map_err(SysError::on("fork the guard"))? {
         Forked::Parent { child } => child,
         Forked::Child => {
             for fd in handed_down {
                 // SAFETY: two numbers.
-                unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
+                unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) };
             }
-            inherited.hand_down();
+            prepare();
             inherited.restore_signals();
             prepared.execute();
             end_child(exit::FAILED.into());

@@ -31,19 +31,9 @@ impl SetupFile {
     /// # Errors
     /// `memfd_create(2)`, a full memory.
     pub fn create(setup: &Setup) -> Result<Self> {
-        let file = File::from(create("lw-setup")?);
         // Plain data into a growing buffer: nothing that could fail.
         let bytes = postcard::to_stdvec(setup).unwrap_or_default();
-        file.write_all_at(&bytes, 0)
-            .map_err(SysError::on("write a memory file"))?;
-        seal(
-            &file,
-            SealFlag::F_SEAL_WRITE
-                | SealFlag::F_SEAL_GROW
-                | SealFlag::F_SEAL_SHRINK
-                | SealFlag::F_SEAL_SEAL,
-        )?;
-        Ok(Self(file.into()))
+        sealed("lw-setup", &bytes).map(Self)
     }
 
     /// One that was inherited.
@@ -90,6 +80,26 @@ impl Read for FromStart {
         let read = self.file.read_at(buffer, self.at)?;
         self.at += read as u64;
         Ok(read)
+    }
+}
+
+/// What a hook reads on its standard input: sealed, and at its beginning.
+#[derive(Debug)]
+pub struct InputFile(OwnedFd);
+
+impl InputFile {
+    /// With this content.
+    ///
+    /// # Errors
+    /// `memfd_create(2)`, a full memory.
+    pub fn create(content: &[u8]) -> Result<Self> {
+        sealed("lw-input", content).map(Self)
+    }
+}
+
+impl AsFd for InputFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -206,6 +216,21 @@ fn checksum(version: u64, content: &[u8]) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
             (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
         })
+}
+
+/// A file with this content, which nobody can change; its offset is 0.
+fn sealed(name: &str, content: &[u8]) -> Result<OwnedFd> {
+    let file = File::from(create(name)?);
+    file.write_all_at(content, 0)
+        .map_err(SysError::on("write a memory file"))?;
+    seal(
+        &file,
+        SealFlag::F_SEAL_WRITE
+            | SealFlag::F_SEAL_GROW
+            | SealFlag::F_SEAL_SHRINK
+            | SealFlag::F_SEAL_SEAL,
+    )?;
+    Ok(file.into())
 }
 
 fn create(name: &str) -> Result<OwnedFd> {

@@ -256,7 +256,7 @@ pub fn reap_orphans(not: &[i32]) {
     let mut children = Vec::new();
     super::tree::children_of_self(&mut children);
     for pid in children {
-        if not.contains(&pid) {
+        if !not.contains(&pid) {
             // Stops and the like of a stranger are news to nobody.
             let _ = wait_pid(pid);
         }

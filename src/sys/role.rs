@@ -41,10 +41,11 @@ pub struct GuardStart {
     pub channel: Channel,
     /// The worker's command.
     pub setup: SetupFile,
-    /// For the releaser; the guard itself never reads it.
-    pub release: ReleaseFile,
+    /// For the releaser; the guard itself never reads it. `None`: there is
+    /// nothing to release (a hook's guard).
+    pub release: Option<ReleaseFile>,
     /// The keeper's process; `None` when it has ended already (its end of the
-    /// channel is closed then), or is not on this host.
+    /// channel is closed then), is not on this host, or is to be left alone.
     pub keeper: Option<OwnedFd>,
     /// The numbers of the descriptors above, to tell the caller's from ours.
     pub ours: Vec<RawFd>,
@@ -76,18 +77,17 @@ pub fn of_this_process(args: &[OsString]) -> Role {
 impl GuardStart {
     fn inherited(named: &OsStr) -> Option<Self> {
         let fields = Fields::of(named)?;
-        let ours = [
-            fields.number("socket")?,
-            fields.number("setup")?,
-            fields.number("release")?,
-        ];
-        let [socket, setup, release] = ours.map(take);
+        let (socket, setup) = (fields.number("socket")?, fields.number("setup")?);
+        let release = fields.number("release");
         Some(Self {
-            channel: Channel::from_socket(socket?),
-            setup: SetupFile::inherited(setup?),
-            release: ReleaseFile::inherited(release?),
-            keeper: keeper(fields.number("keeper")?),
-            ours: ours.to_vec(),
+            channel: Channel::from_socket(take(socket)?),
+            setup: SetupFile::inherited(take(setup)?),
+            release: match release {
+                Some(release) => Some(ReleaseFile::inherited(take(release)?)),
+                None => None,
+            },
+            keeper: fields.number("keeper").and_then(keeper),
+            ours: [socket, setup].into_iter().chain(release).collect(),
         })
     }
 }

@@ -109,11 +109,10 @@ fn images(setup: &Setup, start: &Start) -> Result<(Image, Image)> {
     script.extend(arguments.iter().skip(1).cloned());
     let image = |path, arguments| {
         let image = Image::new(path, arguments, environment.variables.clone());
-        if environment.listens {
-            image.with_own_pid("LISTEN_PID")
-        } else {
-            image
-        }
+        environment
+            .own_pids
+            .iter()
+            .fold(image, |image, name| image.with_own_pid(name))
     };
     let direct = image(path, arguments);
     Ok((direct, image(c"/bin/sh".to_owned(), script)))

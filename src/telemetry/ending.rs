@@ -102,7 +102,7 @@ impl Ending<'_> {
                 format!("stepped down{}: {}", self.after(), cause_words(why))
             }
             Outcome::NotAcquired { why } => format!(
-                "lease not acquired within {}: {why}; leasewrap status --name {} shows who has it",
+                "lease not acquired within {}: {why}; leasewrap status --name {} tells more",
                 span(self.waited),
                 quoted(self.name.as_str())
             ),

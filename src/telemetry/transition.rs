@@ -94,11 +94,15 @@ fn waiting(context: &Context<'_>, holder: Option<&Record>, why: &Reason, attempt
     let by = holder
         .filter(|record| !record.released)
         .map_or_else(String::new, |record| {
-            format!(
-                "; {} has it, for {} now",
-                shown_label(&record.label),
-                span(record.held_for)
-            )
+            let held_for = span(record.held_for);
+            match why {
+                // Says by whom.
+                Reason::Held { .. } => format!(" (and has held it for {held_for})"),
+                _ => format!(
+                    "; {} has it, for {held_for} now",
+                    shown_label(&record.label)
+                ),
+            }
         });
     tracing::info!(
         event = "waiting",
@@ -147,7 +151,7 @@ fn acquired(
                 revision = grant.revision.0,
                 incarnation = %grant.incarnation,
                 deadline_ms = millis(context.left(deadline)),
-                basis = basis_name(basis),
+                basis = basis.name(),
                 rides_out_ms = millis(context.rides_out),
                 "lease acquired: {basis}; an outage of the database of up to {} will pass unnoticed",
                 span(context.rides_out)
@@ -246,7 +250,7 @@ fn stopping(context: &Context<'_>, cause: &StopCause) {
         name = %context.name,
         slot = context.slot(),
         token = context.token(),
-        reason = cause_name(cause),
+        reason = cause.name(),
         "stopping the worker: {}",
         cause_words(cause)
     );
@@ -302,40 +306,17 @@ pub fn cause_words(cause: &StopCause) -> String {
     }
 }
 
-/// For machines.
-pub fn cause_name(cause: &StopCause) -> &'static str {
-    match cause {
-        StopCause::Signal(_) => "signal",
-        StopCause::StepDown => "step-down",
-        StopCause::Unfit => "precheck",
-        StopCause::Watchdog => "watchdog",
-    }
-}
-
 /// For people: reads after "lease lost:".
 pub fn loss_words(loss: Option<&Loss>) -> String {
-    match loss {
-        Some(Loss::Missing) => "its row is gone".to_owned(),
-        Some(Loss::OtherHolder { label, token }) => {
-            format!("{} has it, with token {token}", shown_label(label))
-        }
-        Some(Loss::OtherToken(token)) => format!("its row carries another token, {token}"),
-        Some(Loss::Closed) => "its token was closed (break)".to_owned(),
-        Some(Loss::Released) => "somebody else released it".to_owned(),
-        None => "no renewal came through until the deadline".to_owned(),
-    }
+    loss.map_or_else(
+        || "no renewal came through until the deadline".to_owned(),
+        Loss::to_string,
+    )
 }
 
 /// For machines.
 pub fn loss_name(loss: Option<&Loss>) -> &'static str {
-    match loss {
-        Some(Loss::Missing) => "missing",
-        Some(Loss::OtherHolder { .. }) => "other-holder",
-        Some(Loss::OtherToken(_)) => "other-token",
-        Some(Loss::Closed) => "closed",
-        Some(Loss::Released) => "released",
-        None => "deadline",
-    }
+    loss.map_or("deadline", Loss::name)
 }
 
 /// For machines.
@@ -356,16 +337,6 @@ pub fn reason_name(reason: &Reason) -> &'static str {
         Reason::InRecovery => "in-recovery",
         Reason::Unreachable { .. } => "unreachable",
         Reason::SteppedDown { .. } => "stepped-down",
-    }
-}
-
-fn basis_name(basis: &Basis) -> &'static str {
-    match basis {
-        Basis::New => "new",
-        Basis::Released => "released",
-        Basis::Silent { .. } => "silent",
-        Basis::Expired => "expired",
-        Basis::Doubted { .. } => "in-doubt",
     }
 }
 

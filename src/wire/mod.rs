@@ -115,6 +115,55 @@ pub struct Start {
     /// `--stop-timeout`: what the worker leaves behind gets `stop_signal`
     /// and at most 5 s, or this where it is shorter.
     pub stop_timeout: Duration,
+    /// What else the environment says, each in place of what stood there
+    /// under its name.
+    pub variables: Vec<Variable>,
+}
+
+/// One variable of the worker's environment.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// What becomes of it.
+    pub content: Content,
+}
+
+/// What becomes of a variable.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Content {
+    /// This text, which holds no NUL.
+    Text(String),
+    /// The worker's own process id, as the worker sees it.
+    OwnPid,
+    /// There is none of this name.
+    Absent,
+}
+
+impl Variable {
+    /// A text.
+    pub fn text(name: &str, text: impl Into<String>) -> Self {
+        Self {
+            name: name.to_owned(),
+            content: Content::Text(text.into()),
+        }
+    }
+
+    /// The worker's own process id.
+    pub fn own_pid(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            content: Content::OwnPid,
+        }
+    }
+
+    /// None of this name.
+    pub fn absent(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            content: Content::Absent,
+        }
+    }
 }
 
 /// From the guard to the keeper.

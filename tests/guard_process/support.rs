@@ -187,6 +187,7 @@ pub fn start(deadline: Duration) -> Start {
         stop_signal: libc::SIGTERM,
         stop_to: StopTo::Tree,
         stop_timeout: Duration::from_secs(20),
+        variables: Vec::new(),
     }
 }
 

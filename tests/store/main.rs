@@ -3,5 +3,6 @@
 mod bench;
 mod conformance;
 mod postgres;
+mod sqlite;
 #[path = "../support/mod.rs"]
 mod support;

@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
 pub mod db;
+mod hooks;
 pub mod log;
 pub mod run;
 pub mod timing;

@@ -6,12 +6,14 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::db::{DbArgs, DbOptions};
+use super::hooks::HookArgs;
 use super::log::LogArgs;
 use super::timing::TimingArgs;
 use super::usage::UsageError;
 use super::values;
 use crate::exit::{self, ExitCodes};
 use crate::http::listen::ListenAddress;
+use crate::keeper::hooks::HookSettings;
 use crate::lease::ids::{Label, LeaseName, TextError, Value};
 use crate::lease::keeper::Takeover;
 use crate::lease::record::Terms;
@@ -32,6 +34,8 @@ pub struct RunArgs {
     timing: TimingArgs,
     #[command(flatten)]
     worker: WorkerArgs,
+    #[command(flatten)]
+    hooks: HookArgs,
     #[command(flatten)]
     shown: ShownArgs,
     #[command(flatten)]
@@ -261,6 +265,8 @@ pub struct RunOptions {
     pub exit_codes: ExitCodes,
     /// Extend the worker's `PGOPTIONS`.
     pub pgoptions: bool,
+    /// `--precheck`, `--on-event`, `--hook-timeout`.
+    pub hooks: HookSettings,
     /// Where the pages are served.
     pub listen: Option<ListenAddress>,
     /// The worker's program and arguments; never empty.
@@ -323,6 +329,7 @@ impl RunArgs {
                 conflict: self.standby.conflict_exit_code,
             },
             pgoptions: self.worker.pgoptions,
+            hooks: self.hooks.check(),
             listen: self.shown.listen,
             command: self.command,
             log: self.log.check(),

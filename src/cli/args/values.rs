@@ -1,6 +1,7 @@
 //! How single values are read. Each parser's message is a fragment that
 //! reads after the flag and the value seen, and says what would be right.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -23,6 +24,28 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         return Err("is more than 365 days".to_owned());
     }
     Ok(read)
+}
+
+/// A duration that is not zero.
+///
+/// # Errors
+/// A fragment for people.
+pub fn positive_duration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("is no time at all; give a duration such as 5s or 500ms".to_owned()),
+        read => Ok(read),
+    }
+}
+
+/// A command of the shell.
+///
+/// # Errors
+/// A fragment for people.
+pub fn shell_command(text: &str) -> Result<OsString, String> {
+    if text.trim().is_empty() {
+        return Err("is empty; give a command of the shell".to_owned());
+    }
+    Ok(text.into())
 }
 
 /// A fraction from 0 to 1.

@@ -8,7 +8,7 @@ use super::judge::{Findings, Heard, Look};
 use super::measure::Trips;
 use crate::cli::admin::Admins;
 use crate::lease::ids::LeaseName;
-use crate::lease::record::Unknown;
+use crate::lease::record::{Fault, Unknown};
 use crate::store::admin::Admin;
 use crate::store::postgres::PgStore;
 use crate::store::{AnyStore, Notice, Store, Watch};
@@ -36,7 +36,18 @@ pub async fn gather(admins: &mut Admins, name: Option<&LeaseName>) -> Findings {
         None => None,
     };
     let watch = admins.store.watch();
-    let AnyStore::Postgres(store) = &mut admins.store;
+    let AnyStore::Postgres(store) = &mut admins.store else {
+        return Findings {
+            server: Err(Unknown {
+                fault: Fault::Final,
+                message: "doctor looks at PostgreSQL; what a SQLite file needs (this host, a \
+                          local file system) is checked whenever it is opened"
+                    .to_owned(),
+            }),
+            look: None,
+            leases: leases.and_then(Result::ok).unwrap_or_default(),
+        };
+    };
     let server = store.server_facts(limit).await;
     let look = match &server {
         Ok(_) => Some(look(store, watch, limit).await),

@@ -43,6 +43,7 @@ fn start(stop_to: StopTo) -> Start {
         stop_signal: TERM,
         stop_to,
         stop_timeout: Duration::from_secs(20),
+        variables: Vec::new(),
     }
 }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::event::{Command, Event, GuardEvent, Outcome, StopCause};
 use super::holding::Holding;
 use super::releasing::{Releasing, Then};
-use super::search::{Attempt, Search};
+use super::search::{Attempt, Call, Search};
 use super::standby::{self, Standby};
 use super::tenure::Tenure;
 use super::{Commands, Context, State};
-use crate::lease::record::{Acquired, Grant, Renewed, Unknown};
+use crate::lease::record::{Acquired, Fault, Grant, Renewed, Unknown};
 use crate::lease::time::BootInstant;
 use crate::lease::watch::Candidate;
 
@@ -168,6 +168,12 @@ impl Acquiring {
             (Acquired::Refused(refusal), None) => {
                 Standby::refused(self.search, refusal, context, out)
             }
+            // The database has said no, to this or to the connection: what was
+            // sent has done nothing.
+            (Acquired::Unknown(unknown), ending) if is_no(&unknown) => match ending {
+                Some(ending) => standby::end(ending.outcome, out),
+                None => Standby::failed(self.search, Call::Acquire, unknown, context, out),
+            },
             // It may have happened, or may yet happen. The next reply shows
             // the row; before that, there is no other attempt.
             (Acquired::Unknown(_), Some(ending)) => {
@@ -177,7 +183,7 @@ impl Acquiring {
             }
             (Acquired::Unknown(unknown), None) => {
                 self.search.haunted_by(self.attempt);
-                Standby::failed(self.search, "acquire the lease", unknown, context, out)
+                Standby::failed(self.search, Call::Acquire, unknown, context, out)
             }
         }
     }
@@ -207,7 +213,7 @@ impl Acquiring {
                 self.still_unknown(unknown, ending, context, out)
             }
             (Renewed::Unknown(unknown), None) => {
-                Standby::failed(self.search, "settle an acquisition", unknown, context, out)
+                Standby::failed(self.search, Call::Settle, unknown, context, out)
             }
         }
     }
@@ -221,9 +227,7 @@ impl Acquiring {
         out: &mut Commands,
     ) -> State {
         // That failure is told of; the outcome stands already.
-        let _stands = self
-            .search
-            .failed("settle an acquisition", unknown, context, out);
+        let _stands = self.search.failed(Call::Settle, unknown, context, out);
         let gives_up = ending.began + context.timing().ttl();
         if context.at() >= gives_up {
             return standby::end(ending.outcome, out);
@@ -311,5 +315,13 @@ impl Acquiring {
             // Nothing was asked to stop.
             | (Doing::Settling | Doing::Pausing { .. }, None) => State::Acquiring(self),
         }
+    }
+}
+
+/// Whether it is an answer after all, and the answer is no.
+fn is_no(unknown: &Unknown) -> bool {
+    match unknown.fault {
+        Fault::Final | Fault::ReadOnly => true,
+        Fault::Transient => false,
     }
 }

@@ -91,6 +91,18 @@ pub enum StopCause {
     Watchdog,
 }
 
+impl StopCause {
+    /// For machines.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Signal(_) => "signal",
+            Self::StepDown => "step-down",
+            Self::Unfit => "precheck",
+            Self::Watchdog => "watchdog",
+        }
+    }
+}
+
 /// Something to be done, in the order given.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 ///

@@ -54,8 +54,10 @@ pub(super) struct Search {
     worked: bool,
     /// The last failure.
     unknown: Option<Unknown>,
+    /// An acquisition was answered.
+    wrote: bool,
     /// Since when the database has said what is final at a first connect.
-    refused_since: Option<BootInstant>,
+    refused: Option<Refused>,
     /// `--wait` ends then.
     wait_until: Option<BootInstant>,
     /// Others go first until then.
@@ -63,6 +65,53 @@ pub(super) struct Search {
     ghosts: Vec<Ghost>,
     /// The last poll that was told of, and when.
     told: Option<(u64, BootInstant)>,
+}
+
+/// An acquisition that comes as early as this belongs to the first connect:
+/// one poll, and another one where the schema had to be created.
+const FIRST_POLLS: u64 = 2;
+
+/// A call that can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Call {
+    /// A poll.
+    Observe,
+    /// The creation of the schema.
+    Init,
+    /// None was made: the server cannot be written to.
+    Write,
+    /// An acquisition.
+    Acquire,
+    /// What became of an acquisition.
+    Settle,
+}
+
+impl Call {
+    /// Reads after "cannot".
+    fn words(self) -> &'static str {
+        match self {
+            Self::Observe => "read the lease",
+            Self::Init => "create the schema",
+            Self::Write => "write to the database",
+            Self::Acquire => "acquire the lease",
+            Self::Settle => "settle an acquisition",
+        }
+    }
+
+    /// Whether it needs more rights than a poll.
+    fn writes(self) -> bool {
+        match self {
+            Self::Acquire | Self::Settle => true,
+            Self::Observe | Self::Init | Self::Write => false,
+        }
+    }
+}
+
+/// The database says what is final at a first connect.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Refused {
+    call: Call,
+    since: BootInstant,
 }
 
 impl Search {
@@ -77,7 +126,8 @@ impl Search {
             refusals: 0,
             worked: false,
             unknown: None,
-            refused_since: None,
+            wrote: false,
+            refused: None,
             wait_until: context.config.wait.map(|wait| context.at() + wait),
             not_before: None,
             ghosts: Vec::new(),
@@ -90,6 +140,7 @@ impl Search {
         Self {
             prechecking,
             worked: true,
+            wrote: true,
             not_before: Some(context.at() + pause),
             ..Self::new(context)
         }
@@ -142,7 +193,9 @@ impl Search {
         out: &mut Commands,
     ) {
         self.worked = true;
-        self.answered();
+        self.failures = 0;
+        // Who may read may not be allowed to write.
+        self.refused = self.refused.take_if(|refused| refused.call.writes());
         for ghost in &mut self.ghosts {
             ghost.settled = true;
         }
@@ -157,10 +210,11 @@ impl Search {
         }
     }
 
-    /// The database has answered, whatever it said.
+    /// The database has answered an acquisition, whatever it said.
     pub(super) fn answered(&mut self) {
+        self.wrote = true;
         self.failures = 0;
-        self.refused_since = None;
+        self.refused = None;
     }
 
     pub(super) fn verdict(&self, context: &Context<'_>) -> Verdict {
@@ -197,7 +251,7 @@ impl Search {
     /// A call had no usable answer. Returns the failure where it is final.
     pub(super) fn failed(
         &mut self,
-        what: &'static str,
+        call: Call,
         unknown: Unknown,
         context: &Context<'_>,
         out: &mut Commands,
@@ -212,8 +266,14 @@ impl Search {
             Fault::ReadOnly => !self.worked,
             Fault::Final => {
                 // Credentials rotate: what has worked may work again.
-                let since = *self.refused_since.get_or_insert(context.at());
-                !self.worked || context.at() >= since + context.timing().ttl()
+                let at = context.at();
+                let refused = self.refused.get_or_insert(Refused { call, since: at });
+                let worked = if call.writes() {
+                    self.wrote || self.attempts > FIRST_POLLS
+                } else {
+                    self.worked
+                };
+                !worked || at >= refused.since + context.timing().ttl()
             }
         };
         // What ends it is told by the last line, once.
@@ -221,7 +281,7 @@ impl Search {
             return last.then_some(unknown);
         }
         out.push(Command::Tell(Transition::CallFailed {
-            what,
+            what: call.words(),
             unknown,
             left: None,
         }));
@@ -232,8 +292,9 @@ impl Search {
     pub(super) fn retry_at(&self, context: &Context<'_>) -> BootInstant {
         let pause = context.timing().backoff(self.failures, context.now.chance);
         let last = self
-            .refused_since
-            .map(|since| since + context.timing().ttl());
+            .refused
+            .as_ref()
+            .map(|refused| refused.since + context.timing().ttl());
         let retry = context.at() + pause;
         last.map_or(retry, |last| retry.min(last))
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::acquiring::Acquiring;
 use super::event::{Command, Event, GuardEvent, Outcome, StopCause};
-use super::search::Search;
+use super::search::{Call, Search};
 use super::{Commands, Context, State};
 use crate::lease::record::{Fault, Observation, Observed, Refusal, Unknown};
 use crate::lease::time::BootInstant;
@@ -89,12 +89,12 @@ impl Standby {
     /// A call had no usable answer.
     pub(super) fn failed(
         mut search: Search,
-        what: &'static str,
+        call: Call,
         unknown: Unknown,
         context: &Context<'_>,
         out: &mut Commands,
     ) -> State {
-        let last = search.failed(what, unknown, context, out);
+        let last = search.failed(call, unknown, context, out);
         let standby = Self::new(search, context.at());
         if let Some(unknown) = last {
             return standby.finish(Outcome::Database(unknown), context, out);
@@ -121,7 +121,7 @@ impl Standby {
             Event::Initialised(reply) => match (&self.doing, reply) {
                 (Doing::Initialising, Ok(())) => self.observe(true, context, out),
                 (Doing::Initialising, Err(unknown)) => {
-                    Self::failed(self.search, "create the schema", unknown, context, out)
+                    Self::failed(self.search, Call::Init, unknown, context, out)
                 }
                 // Not asked for.
                 (Doing::Idle { .. } | Doing::Observing { .. } | Doing::Prechecking(_), _) => {
@@ -194,7 +194,7 @@ impl Standby {
                     fault: Fault::Transient,
                     message,
                 };
-                Self::failed(self.search, "read the lease", unknown, context, out)
+                Self::failed(self.search, Call::Observe, unknown, context, out)
             }
             Observed::NoSchema => {
                 self.doing = Doing::Initialising;
@@ -204,7 +204,7 @@ impl Standby {
                 State::Standby(self)
             }
             Observed::Unknown(unknown) => {
-                Self::failed(self.search, "read the lease", unknown, context, out)
+                Self::failed(self.search, Call::Observe, unknown, context, out)
             }
         }
     }
@@ -216,9 +216,7 @@ impl Standby {
             fault: Fault::ReadOnly,
             message,
         };
-        let last = self
-            .search
-            .failed("write to the database", unknown, context, out);
+        let last = self.search.failed(Call::Write, unknown, context, out);
         self.search.reason = Reason::InRecovery;
         if let Some(unknown) = last {
             return self.finish(Outcome::Database(unknown), context, out);

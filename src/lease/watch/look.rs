@@ -97,7 +97,10 @@ impl Look {
             }
         } else {
             let expires_in = (self.seen_at + record.expires_in).saturating_since(self.at);
-            Reason::Held { expires_in }
+            Reason::Held {
+                label: record.label.clone(),
+                expires_in,
+            }
         };
         Status::Taken(reason, Some(until))
     }

@@ -52,6 +52,8 @@ pub enum Reason {
     NoGuard,
     /// It is held.
     Held {
+        /// By whom.
+        label: String,
         /// By the database's clock, until then if it is not renewed.
         expires_in: Duration,
     },
@@ -112,6 +114,19 @@ pub enum Reason {
     },
 }
 
+impl Basis {
+    /// For machines.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Released => "released",
+            Self::Silent { .. } => "silent",
+            Self::Expired => "expired",
+            Self::Doubted { .. } => "in-doubt",
+        }
+    }
+}
+
 impl fmt::Display for Basis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -145,15 +160,28 @@ impl fmt::Display for Doubt {
     }
 }
 
+/// A label as a word of a sentence.
+struct Named<'a>(&'a str);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            "" => f.write_str("somebody without a label"),
+            label => write!(f, "{label:?}"),
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Starting => f.write_str("nothing is known of it yet"),
             Self::NoGuard => f.write_str("the guard is not ready"),
-            Self::Held { expires_in } => {
+            Self::Held { label, expires_in } => {
                 write!(
                     f,
-                    "it is held, for {} more if it is not renewed",
+                    "{} holds it, for {} more if it is not renewed",
+                    Named(label),
                     Rounded(*expires_in)
                 )
             }

@@ -28,7 +28,7 @@ pub(super) type Rows = Vec<Vec<PgRow>>;
 pub(super) struct Link {
     settings: PgSettings,
     application: String,
-    open: Option<Open>,
+    open: Option<Box<Open>>,
     /// The host that worked last is tried first.
     last: Option<String>,
     /// Our settings do not reach the session: there is a pooler in between.
@@ -114,7 +114,7 @@ impl Link {
         let open = race(targets, several, &self.plan(), deadline).await?;
         self.last = Some(open.target.shown.clone());
         self.pooled |= open.session == Session::Pooled;
-        self.open = Some(open);
+        self.open = Some(Box::new(open));
         Ok(())
     }
 

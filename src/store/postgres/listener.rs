@@ -4,12 +4,11 @@
 //! its connection from a pool: so there is a pool of one, made anew for each
 //! connection. Reconnecting, limits and the choice of the host are ours.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions, Row};
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -20,6 +19,7 @@ use super::sql;
 use super::target::Target;
 use crate::lease::ids::LeaseName;
 use crate::lease::record::{Fault, Unknown};
+use crate::store::mailbox::Mailbox;
 use crate::store::{Notice, Watch};
 
 /// For connecting to one host, and for each question to it.
@@ -44,59 +44,9 @@ pub struct PgWatch {
     task: JoinHandle<()>,
 }
 
-/// What has happened since the last look.
-#[derive(Default)]
-struct Mailbox {
-    news: Mutex<News>,
-    came: Notify,
-}
-
-#[derive(Default)]
-struct News {
-    /// The last change between connected and unavailable.
-    state: Option<Notice>,
-    changed: bool,
-    /// What was said last.
-    unavailable: bool,
-}
-
-impl Mailbox {
-    fn put(&self, notice: Notice) {
-        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
-        match notice {
-            Notice::Changed => news.changed = true,
-            Notice::Connected => {
-                news.unavailable = false;
-                news.state = Some(Notice::Connected);
-            }
-            Notice::Unavailable(_) if news.unavailable => return,
-            Notice::Unavailable(_) => {
-                news.unavailable = true;
-                news.state = Some(notice);
-            }
-        }
-        self.came.notify_one();
-    }
-
-    fn take(&self) -> Option<Notice> {
-        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(state) = news.state.take() {
-            // Whoever hears that it is connected reads the row anyhow.
-            news.changed &= state != Notice::Connected;
-            return Some(state);
-        }
-        std::mem::take(&mut news.changed).then_some(Notice::Changed)
-    }
-}
-
 impl Watch for PgWatch {
     async fn next(&mut self) -> Notice {
-        loop {
-            if let Some(notice) = self.mailbox.take() {
-                return notice;
-            }
-            self.mailbox.came.notified().await;
-        }
+        self.mailbox.next().await
     }
 }
 

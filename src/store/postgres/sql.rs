@@ -5,8 +5,9 @@
 //! may run the two batches of the extended protocol on different servers).
 //! Several statements in one message are one transaction.
 
-use std::fmt::Write;
 use std::time::Duration;
+
+pub(super) use crate::store::template::{Values, fill};
 
 /// A value as a literal. The `E''` form means the same whatever
 /// `standard_conforming_strings` says; our types hold no NUL.
@@ -45,40 +46,6 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros())
         .unwrap_or(u64::MAX)
         .min(i64::MAX.unsigned_abs() / 2)
-}
-
-/// What stands for `:name` in a constant.
-pub(super) type Values<'a> = [(&'a str, &'a str)];
-
-/// Fills the places of `sql`, in one pass, so that a value is never looked
-/// into. `::` is a cast and `:=` an assignment; a place without a value stays,
-/// and Postgres refuses it.
-pub(super) fn fill(sql: &str, values: &Values<'_>) -> String {
-    let mut filled = String::with_capacity(sql.len() + 256);
-    let mut rest = sql;
-    while let Some(at) = rest.find(':') {
-        filled.push_str(&rest[..at]);
-        rest = &rest[at..];
-        if let Some(after) = rest.strip_prefix("::") {
-            filled.push_str("::");
-            rest = after;
-            continue;
-        }
-        let name = &rest[1..];
-        let end = name
-            .find(|c: char| !c.is_ascii_lowercase() && c != '_')
-            .unwrap_or(name.len());
-        let value = values.iter().find(|(place, _)| *place == &name[..end]);
-        match value {
-            Some((_, value)) if end > 0 => filled.push_str(value),
-            _ => {
-                let _always_ok = write!(filled, ":{}", &name[..end]);
-            }
-        }
-        rest = &name[end..];
-    }
-    filled.push_str(rest);
-    filled
 }
 
 /// Begins every message that writes. `READ COMMITTED`, so that a statement
@@ -338,14 +305,5 @@ mod tests {
             interval(Duration::from_millis(1500)),
             "interval '1500000 microseconds'"
         );
-    }
-
-    #[test]
-    fn values_are_not_looked_into() {
-        let filled = fill(
-            "select :a::text, :b, :c, x := 1",
-            &[("a", ":b"), ("b", "'::a'")],
-        );
-        assert_eq!(filled, "select :b::text, '::a', :c, x := 1");
     }
 }

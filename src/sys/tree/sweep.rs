@@ -101,6 +101,13 @@ impl Sweep {
         }
     }
 
+    /// From now on `except` and what is below them are the exceptions: to be
+    /// called before every step where they change. Each must be a child that
+    /// was not reaped, or its number may mean somebody of the tree.
+    pub fn leave_alone(&mut self, except: &[i32]) {
+        self.except = except.iter().copied().collect();
+    }
+
     /// How many processes got SIGKILL so far.
     pub fn killed(&self) -> u32 {
         u32::try_from(self.killed.len()).unwrap_or(u32::MAX)

@@ -1,0 +1,361 @@
+//! The calls of the trait.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::link::{Cells, Failure, Rows, last};
+use super::{SeenTime, SqliteStore, sql};
+use crate::lease::ids::{HolderId, Incarnation, Slot, Token};
+use crate::lease::record::{
+    Acquire, Acquired, Expected, Loss, Observation, Observed, Pause, Refusal, Released, Renewed,
+    Server, Term, Terms,
+};
+use crate::lease::time::BootInstant;
+use crate::store::columns::Columns;
+use crate::store::deadline::Deadline;
+use crate::store::{Attempt, Timed};
+
+/// When the releaser looks, in sixteenths of its limit.
+const LOOKS: [u32; 6] = [0, 1, 2, 4, 8, 14];
+
+impl SqliteStore {
+    pub(super) async fn observe_call(&mut self, limit: Duration) -> Observed {
+        let deadline = Deadline::new(self.clock, limit);
+        let answer = self
+            .call(deadline, |store| store.message(sql::OBSERVE, &[]))
+            .await;
+        let seen = match answer.reply {
+            Ok(rows) => self.observed(&rows, answer.sent_at),
+            Err(failure) => Err(failure),
+        };
+        match seen {
+            Ok(observation) => Observed::Seen(observation),
+            Err(Failure::Missing) => Observed::NoSchema,
+            Err(failure) => Observed::Unknown(self.given_up(failure)),
+        }
+    }
+
+    fn observed(&mut self, rows: &Rows, sent_at: BootInstant) -> Result<Observation, Failure> {
+        let first = last(rows)?;
+        let wall_us = first.there("now_us")?;
+        self.seen_time = Some(SeenTime { sent_at, wall_us });
+        let paused = first.flag("paused")?;
+        let reason = first.text("pause_reason")?.unwrap_or_default();
+        let mut records = Vec::new();
+        for row in rows.iter().skip(1).flatten() {
+            records.extend(Cells(row).record()?);
+        }
+        Ok(Observation {
+            server: self.server(),
+            paused: paused.then_some(Pause { reason }),
+            records,
+        })
+    }
+
+    pub(super) fn server(&self) -> Server {
+        let incarnation = self
+            .link
+            .identity()
+            .map(|identity| identity.incarnation.clone());
+        Server {
+            incarnation: Incarnation(incarnation.unwrap_or_default()),
+            in_recovery: false,
+            timeline: None,
+            known_for: None,
+        }
+    }
+
+    pub(super) async fn acquire_call(
+        &mut self,
+        request: &Acquire,
+        limit: Duration,
+    ) -> Timed<Acquired> {
+        let deadline = Deadline::new(self.clock, limit);
+        let answer = self
+            .call_and_wake(deadline, |store| {
+                store.acquisition(request, deadline.left())
+            })
+            .await;
+        let acquired = match answer.reply {
+            Ok(rows) => acquired(&rows),
+            Err(failure) => Err(failure),
+        };
+        let reply = match acquired {
+            Ok(acquired) => acquired,
+            Err(Failure::Missing) => Acquired::Refused(Refusal::Changed),
+            Err(Failure::Locked) => Acquired::Refused(Refusal::Locked {
+                by: "another process, which keeps the whole file locked".to_owned(),
+            }),
+            Err(failure) => Acquired::Unknown(self.given_up(failure)),
+        };
+        let sent_at = answer.sent_at;
+        Timed { sent_at, reply }
+    }
+
+    fn acquisition(&self, request: &Acquire, left: Duration) -> String {
+        let terms = &request.terms;
+        let (take, token, revision, row_incarnation) = match &request.expected {
+            Expected::Missing => (sql::TAKE_NEW, Token(0), 0, ""),
+            Expected::Unchanged {
+                token,
+                revision,
+                incarnation,
+            } => (sql::TAKE_ROW, *token, revision.0, incarnation.0.as_str()),
+        };
+        let ours = self
+            .link
+            .identity()
+            .map(|identity| identity.incarnation.as_str());
+        let same_server = ours == Some(request.server_incarnation.0.as_str());
+        let (above_count, above_same) = above(request);
+        let (floor, jump) = token_rule(request);
+        let allowed = sql::fill(sql::ALLOWED, &[("above_same", &above_same)]);
+        let allowed = if same_server { allowed } else { "0".to_owned() };
+        let new_token = sql::fill(sql::NEW_TOKEN, &[("floor", floor), ("jump", jump)]);
+        let take = sql::fill(
+            take,
+            &[
+                ("allowed", &allowed),
+                ("new_token", &new_token),
+                ("taken", sql::TAKEN),
+            ],
+        );
+        let values: &[(&str, &str)] = &[
+            ("slot", &request.slot.to_string()),
+            ("slots", &request.slots.to_string()),
+            ("holder", &sql::text(&request.holder.to_string())),
+            ("label", &sql::text(terms.label.as_str())),
+            ("value", &sql::text(terms.value.as_str())),
+            ("ttl", &sql::micros(terms.ttl)),
+            ("takeover_delay", &sql::micros(terms.takeover_delay)),
+            ("hold_at_least", &sql::micros(terms.hold_at_least)),
+            ("token", &token.to_string()),
+            ("revision", &revision.to_string()),
+            ("row_incarnation", &sql::text(row_incarnation)),
+            ("above_count", &above_count),
+            (
+                "not_after",
+                &not_after(self.seen_time, (self.clock)(), left),
+            ),
+        ];
+        self.message(&take, values)
+    }
+
+    pub(super) async fn renew_call(
+        &mut self,
+        term: &Term,
+        terms: &Terms,
+        limit: Duration,
+    ) -> Timed<Renewed> {
+        let same_token = format!("token = {}", term.token);
+        let wanted = (term.slot, term.holder, Some(term.token));
+        self.renewal(wanted, &same_token, terms, Deadline::new(self.clock, limit))
+            .await
+    }
+
+    pub(super) async fn settle_call(
+        &mut self,
+        request: &Acquire,
+        limit: Duration,
+    ) -> Timed<Renewed> {
+        let deadline = Deadline::new(self.clock, limit);
+        let wanted = (request.slot, request.holder, None);
+        let settled = self.renewal(wanted, "1", &request.terms, deadline).await;
+        if settled.reply != Renewed::Lost(Loss::Closed) {
+            return settled;
+        }
+        // Taken and broken before anybody knew: nothing runs under it.
+        let incarnation = &request.server_incarnation;
+        let released = self
+            .give_back(request.slot, request.holder, "1", incarnation, deadline)
+            .await;
+        match released {
+            Released::Unknown(unknown) => Timed {
+                reply: Renewed::Unknown(unknown),
+                ..settled
+            },
+            Released::Done | Released::NotOurs => settled,
+        }
+    }
+
+    async fn renewal(
+        &mut self,
+        (slot, holder, token): (Slot, HolderId, Option<Token>),
+        same_token: &str,
+        terms: &Terms,
+        deadline: Deadline,
+    ) -> Timed<Renewed> {
+        let answer = self
+            .call(deadline, |store| {
+                let values: &[(&str, &str)] = &[
+                    ("slot", &slot.to_string()),
+                    ("holder", &sql::text(&holder.to_string())),
+                    ("same_token", same_token),
+                    ("ttl", &sql::micros(terms.ttl)),
+                ];
+                store.message(sql::RENEW, values)
+            })
+            .await;
+        let reply = self.held(answer.reply, holder, token);
+        let sent_at = answer.sent_at;
+        Timed { sent_at, reply }
+    }
+
+    pub(super) async fn check_call(&mut self, term: &Term, limit: Duration) -> Renewed {
+        let deadline = Deadline::new(self.clock, limit);
+        let slot = term.slot.to_string();
+        let build = |store: &Self| store.message(sql::CHECK, &[("slot", &slot)]);
+        let answer = self.call(deadline, build).await;
+        self.held(answer.reply, term.holder, Some(term.token))
+    }
+
+    /// What a row that was renewed or looked at says to its holder.
+    fn held(
+        &self,
+        reply: Result<Rows, Failure>,
+        holder: HolderId,
+        token: Option<Token>,
+    ) -> Renewed {
+        let read = |rows: Rows| {
+            let cells = last(&rows)?;
+            if let Some(loss) = cells.loss(holder, token)? {
+                return Ok(Renewed::Lost(loss));
+            }
+            let grant = cells.grant()?.ok_or(Failure::Missing)?;
+            let request = cells.request_for(grant.token)?;
+            Ok(Renewed::Granted { grant, request })
+        };
+        match reply.and_then(read) {
+            Ok(renewed) => renewed,
+            Err(Failure::Missing) => Renewed::Lost(Loss::Missing),
+            Err(failure) => Renewed::Unknown(self.given_up(failure)),
+        }
+    }
+
+    pub(super) async fn release_call(
+        &mut self,
+        term: &Term,
+        incarnation: &Incarnation,
+        limit: Duration,
+    ) -> Released {
+        let same_token = format!("token = {}", term.token);
+        let deadline = Deadline::new(self.clock, limit);
+        self.give_back(term.slot, term.holder, &same_token, incarnation, deadline)
+            .await
+    }
+
+    pub(super) async fn release_attempt_call(
+        &mut self,
+        attempt: &Attempt,
+        limit: Duration,
+    ) -> Released {
+        let deadline = Deadline::new(self.clock, limit);
+        let mut last = Released::NotOurs;
+        for sixteenths in LOOKS {
+            sleep(
+                deadline
+                    .left()
+                    .saturating_sub(limit * (16 - sixteenths) / 16),
+            )
+            .await;
+            let (slot, holder) = (attempt.slot, attempt.holder);
+            let within = deadline.at_most(limit / 3);
+            last = self
+                .give_back(slot, holder, "1", &attempt.incarnation, within)
+                .await;
+            if last == Released::Done {
+                break;
+            }
+        }
+        last
+    }
+
+    async fn give_back(
+        &mut self,
+        slot: Slot,
+        holder: HolderId,
+        same_token: &str,
+        incarnation: &Incarnation,
+        deadline: Deadline,
+    ) -> Released {
+        let answer = self
+            .call_and_wake(deadline, |store| {
+                let values: &[(&str, &str)] = &[
+                    ("slot", &slot.to_string()),
+                    ("holder", &sql::text(&holder.to_string())),
+                    ("same_token", same_token),
+                    ("known", &sql::text(&incarnation.0)),
+                ];
+                store.message(sql::RELEASE, values)
+            })
+            .await;
+        let read = |rows: Rows| {
+            let cells = last(&rows)?;
+            let done = cells.flag("given")? || cells.flag("before")?;
+            Ok(if done {
+                Released::Done
+            } else {
+                Released::NotOurs
+            })
+        };
+        match answer.reply.and_then(read) {
+            Ok(released) => released,
+            Err(Failure::Missing) => Released::NotOurs,
+            Err(failure) => Released::Unknown(self.given_up(failure)),
+        }
+    }
+}
+
+/// How many rows there must be above our slots, and that each is as watched.
+fn above(request: &Acquire) -> (String, String) {
+    let rows: Vec<String> = request
+        .above
+        .iter()
+        .map(|above| format!("({}, {}, {})", above.slot, above.token, above.revision))
+        .collect();
+    let same = if rows.is_empty() {
+        "0".to_owned()
+    } else {
+        format!(
+            "(a.slot, a.token, a.revision) in (values {})",
+            rows.join(", ")
+        )
+    };
+    (rows.len().to_string(), same)
+}
+
+/// The least that a new token may be, and what is added (contract, section 4):
+/// there are no timelines here, so in doubt it is as on the first one.
+fn token_rule(request: &Acquire) -> (&'static str, &'static str) {
+    match request.expected {
+        _ if request.in_doubt => ("(1 << 40)", "abs(random() % 549755813888)"),
+        // Seconds since 2026.
+        Expected::Missing => ("(:now / 1000000 - 1767225600)", "0"),
+        Expected::Unchanged { .. } => ("1", "0"),
+    }
+}
+
+/// When the acquisition counts as given up, on the wall clock as it was at
+/// the last poll (see the Postgres store).
+fn not_after(seen: Option<SeenTime>, now: BootInstant, left: Duration) -> String {
+    let Some(seen) = seen else {
+        return i64::MAX.to_string();
+    };
+    let later = now.saturating_since(seen.sent_at) + left;
+    let later = i64::try_from(later.as_micros()).unwrap_or(i64::MAX);
+    seen.wall_us.saturating_add(later).to_string()
+}
+
+fn acquired(rows: &Rows) -> Result<Acquired, Failure> {
+    let cells = last(rows)?;
+    if let Some(grant) = cells.grant()? {
+        return Ok(Acquired::Granted(grant));
+    }
+    let refusal = if cells.flag("paused")? {
+        Refusal::Paused
+    } else {
+        Refusal::Changed
+    };
+    Ok(Acquired::Refused(refusal))
+}

@@ -1,0 +1,243 @@
+//! Leases in a SQLite file, for one host: the same columns and rules as in
+//! PostgreSQL, without a server.
+//!
+//! The database's clock is this host's wall clock. The incarnation is the
+//! file (drawn at random when it was made, and its inode), the boot and the
+//! time namespace. Standbys are woken by inotify on a small file beside the
+//! database, which is touched after every change that concerns them.
+
+mod admin;
+mod calls;
+mod host;
+mod link;
+mod sql;
+mod watch;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use self::host::Host;
+use self::link::{Failure, Link, Make, Rows};
+pub use self::watch::SqliteWatch;
+use super::deadline::Deadline;
+use super::settings::SettingsError;
+use super::{Attempt, Clock, Store, Timed};
+use crate::lease::ids::{Incarnation, LeaseName};
+use crate::lease::record::{Acquire, Acquired, Observed, Released, Renewed, Term, Terms, Unknown};
+use crate::lease::time::BootInstant;
+
+/// Which file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SqliteSettings {
+    path: PathBuf,
+}
+
+impl SqliteSettings {
+    /// From what follows `sqlite:`; a relative path counts from `directory`.
+    ///
+    /// # Errors
+    /// Where that is no path of a file.
+    pub(super) fn new(rest: &str, directory: &Path) -> Result<Self, SettingsError> {
+        let path = rest.strip_prefix("//").unwrap_or(rest);
+        let why = if path.is_empty() {
+            "names no file; give sqlite:PATH"
+        } else if path == ":memory:" {
+            "is of this process alone; give sqlite:PATH"
+        } else if path.contains(['?', '\0']) {
+            "has parameters; SQLite needs none, give sqlite:PATH"
+        } else {
+            let path = directory.join(path);
+            return Ok(Self { path });
+        };
+        Err(SettingsError::Sqlite {
+            path: path.to_owned(),
+            why,
+        })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// One lease in a SQLite file.
+pub struct SqliteStore {
+    link: Link,
+    name: LeaseName,
+    clock: Clock,
+    why: String,
+    seen_time: Option<SeenTime>,
+}
+
+/// The wall clock when a poll was answered.
+#[derive(Debug, Clone, Copy)]
+struct SeenTime {
+    sent_at: BootInstant,
+    wall_us: i64,
+}
+
+impl SqliteStore {
+    /// The lease `name` in the file of `settings`. Opens nothing yet.
+    pub fn new(settings: SqliteSettings, name: LeaseName, clock: Clock) -> Self {
+        Self {
+            link: Link::new(settings.path),
+            name,
+            clock,
+            why: String::new(),
+            seen_time: None,
+        }
+    }
+
+    /// Opens the file and sends a message; when it was sent, and the answer.
+    async fn call(
+        &mut self,
+        deadline: Deadline,
+        build: impl FnOnce(&Self) -> String,
+    ) -> Timed<Result<Rows, Failure>> {
+        if let Err(failure) = self.link.connect(deadline).await {
+            let sent_at = (self.clock)();
+            let reply = Err(failure);
+            return Timed { sent_at, reply };
+        }
+        let message = build(self);
+        let sent_at = (self.clock)();
+        let reply = self.link.send(message, deadline).await;
+        Timed { sent_at, reply }
+    }
+
+    /// The same for a message that may change what watchers wait for.
+    async fn call_and_wake(
+        &mut self,
+        deadline: Deadline,
+        build: impl FnOnce(&Self) -> String,
+    ) -> Timed<Result<Rows, Failure>> {
+        let answer = self.call(deadline, build).await;
+        if answer.reply.is_ok() {
+            watch::wake(self.link.path());
+        }
+        answer
+    }
+
+    /// A message with `values` and those that all need.
+    fn message(&self, sql: &str, values: &sql::Values<'_>) -> String {
+        let (file, incarnation) = match self.link.identity() {
+            Some(identity) => (identity.file.as_str(), identity.incarnation.as_str()),
+            None => ("", ""),
+        };
+        let common = [
+            ("name", sql::text(self.name.as_str())),
+            ("why", sql::text(&self.why)),
+            ("file", sql::text(file)),
+            ("incarnation", sql::text(incarnation)),
+        ];
+        let common = common.iter().map(|(place, value)| (*place, value.as_str()));
+        let all: Vec<(&str, &str)> = values.iter().copied().chain(common).collect();
+        sql::message(sql, &all)
+    }
+
+    fn given_up(&self, failure: Failure) -> Unknown {
+        failure.unknown(self.link.path())
+    }
+
+    async fn init_call(&mut self, limit: Duration) -> Result<(), Unknown> {
+        let deadline = Deadline::new(self.clock, limit);
+        loop {
+            let failure = match self.init_once(deadline).await {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            };
+            // Somebody else makes it at the same time.
+            let pause = Duration::from_millis(rand::random_range(5..=50));
+            if failure != Failure::Locked || pause >= deadline.left() {
+                return Err(self.given_up(failure));
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn init_once(&mut self, deadline: Deadline) -> Result<(), Failure> {
+        match self.link.connect(deadline).await {
+            // It is there, and ours.
+            Ok(_) => return Ok(()),
+            // Another host's: whoever runs `init` says that it is ours now.
+            Err(Failure::Missing | Failure::OtherHost(_)) => {}
+            Err(failure) => return Err(failure),
+        }
+        let mut connection = self.link.raw(Make::IfMissing, deadline).await?;
+        let host = Host::read()?;
+        let sql = sql::creation(&host);
+        link::send(&mut connection, sql, self.link.path(), deadline).await?;
+        watch::wake(self.link.path());
+        Ok(())
+    }
+}
+
+impl Store for SqliteStore {
+    type Watch = SqliteWatch;
+
+    async fn observe(&mut self, limit: Duration) -> Observed {
+        self.observe_call(limit).await
+    }
+
+    async fn init(&mut self, limit: Duration) -> Result<(), Unknown> {
+        self.init_call(limit).await
+    }
+
+    async fn acquire(&mut self, request: &Acquire, limit: Duration) -> Timed<Acquired> {
+        self.acquire_call(request, limit).await
+    }
+
+    async fn renew(&mut self, term: &Term, terms: &Terms, limit: Duration) -> Timed<Renewed> {
+        self.renew_call(term, terms, limit).await
+    }
+
+    async fn settle(&mut self, request: &Acquire, limit: Duration) -> Timed<Renewed> {
+        self.settle_call(request, limit).await
+    }
+
+    async fn check(&mut self, term: &Term, limit: Duration) -> Renewed {
+        self.check_call(term, limit).await
+    }
+
+    async fn release(
+        &mut self,
+        term: &Term,
+        incarnation: &Incarnation,
+        limit: Duration,
+    ) -> Released {
+        self.release_call(term, incarnation, limit).await
+    }
+
+    async fn release_attempt(&mut self, attempt: &Attempt, limit: Duration) -> Released {
+        self.release_attempt_call(attempt, limit).await
+    }
+
+    fn because(&mut self, why: &str) {
+        why.clone_into(&mut self.why);
+    }
+
+    fn watch(&self) -> SqliteWatch {
+        SqliteWatch::start(self.link.path(), &self.name, self.clock)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_read() {
+        let at = |rest: &str| SqliteSettings::new(rest, Path::new("/here"));
+        let path = |rest: &str| at(rest).expect("a path").path;
+        assert_eq!(path("a.db"), Path::new("/here/a.db"));
+        assert_eq!(path("/x/a.db"), Path::new("/x/a.db"));
+        assert_eq!(path("///x/a.db"), Path::new("/x/a.db"));
+        assert_eq!(path("//a.db"), Path::new("/here/a.db"));
+        for wrong in ["", "//", ":memory:", "a.db?mode=ro"] {
+            assert!(at(wrong).is_err(), "{wrong}");
+        }
+    }
+}
