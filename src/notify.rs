@@ -47,9 +47,11 @@ pub struct Notifier {
 #[derive(Debug)]
 struct Told {
     at: BootInstant,
-    /// Role, own token, other's token.
-    about: (&'static str, Option<i64>, Option<i64>),
+    /// Role, own token, other's token, what the worker says.
+    about: About,
 }
+
+type About = (&'static str, Option<i64>, Option<i64>, Option<String>);
 
 impl Notifier {
     /// From `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`, as
@@ -186,17 +188,16 @@ fn watchdog(environment: &impl Fn(&str) -> Option<OsString>) -> Option<Duration>
 
 fn winds_down(snapshot: &Snapshot) -> bool {
     match snapshot.phase {
-        Phase::Stopping | Phase::Releasing => snapshot.ending,
-        Phase::Standby | Phase::Acquiring | Phase::Starting | Phase::Holding | Phase::Ended => {
-            false
-        }
+        // At the very end hooks are waited for.
+        Phase::Stopping | Phase::Releasing | Phase::Ended => snapshot.ending,
+        Phase::Standby | Phase::Acquiring | Phase::Starting | Phase::Holding => false,
     }
 }
 
-fn about(snapshot: &Snapshot) -> (&'static str, Option<i64>, Option<i64>) {
+fn about(snapshot: &Snapshot) -> About {
     let own = snapshot.term.as_ref().map(|term| term.token.0);
     let other = snapshot.other.as_ref().map(|other| other.record.token.0);
-    (snapshot.role(), own, other)
+    (snapshot.role(), own, other, snapshot.worker_status.clone())
 }
 
 /// Role, holder and time left, in one line.
@@ -217,6 +218,10 @@ fn status(snapshot: &Snapshot, now: BootInstant) -> String {
             reason(snapshot)
         ),
         (None, None) => format!("{} for lease {name}: {}", snapshot.role(), reason(snapshot)),
+    };
+    let text = match &snapshot.worker_status {
+        Some(worker) => format!("{text}; the worker: {worker}"),
+        None => text,
     };
     // One datagram holds one line for each state.
     text.chars()

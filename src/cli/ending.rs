@@ -124,4 +124,8 @@ impl Audience for Teller<'_> {
     fn stepped(&mut self, keeper: &Keeper, now: BootInstant) {
         self.board.stepped(keeper, now);
     }
+
+    fn worker_status(&mut self, text: &str) {
+        self.board.worker_status(text);
+    }
 }

@@ -5,7 +5,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::runtime::Runtime;
@@ -20,13 +20,16 @@ use crate::http::metered::Metered;
 use crate::http::metrics::Metrics;
 use crate::http::{self, Site};
 use crate::keeper::claim::ClaimFile;
+use crate::keeper::watchdog::WatchdogSettings;
 use crate::keeper::{self, Settings};
 use crate::lease::keeper::Config;
 use crate::lease::keeper::event::Outcome;
 use crate::notify::Notifier;
 use crate::store::{AnyStore, Store as _, StoreSettings};
 use crate::sys::executable::{self, Unusable};
+use crate::sys::guard_process::GuardProcess;
 use crate::sys::memfd::{ReleaseFile, Setup};
+use crate::sys::notify_socket::NotifySocket;
 use crate::sys::{SysError, clock, inherited, process, signals};
 use crate::telemetry::Telemetry;
 use crate::wire::{NotStarted, PgOptions};
@@ -86,9 +89,15 @@ fn failed(error: &SysError) -> u8 {
 struct Prepared {
     setup: Setup,
     store: StoreSettings,
-    claims: ClaimFile,
-    guard: crate::sys::guard_process::GuardProcess,
+    started: Started,
     listener: Option<Listener>,
+}
+
+/// What there is before there is any thread.
+struct Started {
+    claims: ClaimFile,
+    guard: GuardProcess,
+    watchdog: Option<WatchdogSettings>,
 }
 
 fn prepare(options: &RunOptions) -> Result<Prepared, Refused> {
@@ -108,8 +117,7 @@ fn prepare(options: &RunOptions) -> Result<Prepared, Refused> {
     Ok(Prepared {
         setup,
         store,
-        claims: started.0,
-        guard: started.1,
+        started,
         listener,
     })
 }
@@ -120,21 +128,21 @@ fn find(command: &[OsString]) -> Result<PathBuf, Unusable> {
     executable::find(program, std::env::var_os("PATH").as_deref())
 }
 
-fn start(
-    options: &RunOptions,
-    setup: &Setup,
-    store: &StoreSettings,
-) -> Result<(ClaimFile, crate::sys::guard_process::GuardProcess), SysError> {
+fn start(options: &RunOptions, setup: &Setup, store: &StoreSettings) -> Result<Started, SysError> {
     // Nothing of the tree may be lost when the guard dies.
     process::become_subreaper()?;
     signals::ignore_pipe();
     signals::unblock_all();
-    let claims = ClaimFile::create(
+    let mut claims = ClaimFile::create(
         ReleaseFile::create()?,
         store.clone(),
         options.name.clone(),
         &options.timing,
     )?;
+    let watchdog = watchdog(options)?;
+    if let Some(watchdog) = &watchdog {
+        claims.leaves(watchdog.socket.path().map(Path::to_owned))?;
+    }
     let guard = keeper::start_guard(setup, &claims)?;
     if options.rejoin {
         // For the next worker, and for no hook.
@@ -142,7 +150,19 @@ fn start(
     } else {
         inherited::get().let_go(&[]);
     }
-    Ok((claims, guard))
+    Ok(Started {
+        claims,
+        guard,
+        watchdog,
+    })
+}
+
+fn watchdog(options: &RunOptions) -> Result<Option<WatchdogSettings>, SysError> {
+    let Some(interval) = options.worker_watchdog else {
+        return Ok(None);
+    };
+    let socket = NotifySocket::bind()?;
+    Ok(Some(WatchdogSettings { interval, socket }))
 }
 
 impl Prepared {
@@ -178,6 +198,7 @@ impl Prepared {
             stop_signal: options.stop_signal,
             stop_to: options.stop_to,
             hooks: options.hooks.clone(),
+            watchdog: self.started.watchdog,
             pgoptions: if options.pgoptions {
                 PgOptions::Extend
             } else {
@@ -206,8 +227,8 @@ impl Prepared {
             settings,
             store,
             watch,
-            self.guard,
-            self.claims,
+            self.started.guard,
+            self.started.claims,
             teller,
         ));
         // What is still under way (a call, a watch) is of no use to anybody.

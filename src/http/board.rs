@@ -38,6 +38,7 @@ impl Board {
             since: now,
             term: None,
             worker: None,
+            worker_status: None,
             other: None,
             reason: None,
             reachable: false,
@@ -197,12 +198,20 @@ impl Audience for Board {
             snapshot.ending |= ending;
         });
     }
+
+    fn worker_status(&mut self, text: &str) {
+        self.snapshot
+            .send_modify(|snapshot| snapshot.worker_status = Some(text.to_owned()));
+    }
 }
 
 fn follow(snapshot: &mut Snapshot, keeper: &Keeper) {
     snapshot.phase = keeper.phase();
     snapshot.since = keeper.since();
     snapshot.worker = keeper.worker();
+    if snapshot.term.is_none() {
+        snapshot.worker_status = None;
+    }
     snapshot.failures = keeper.failures();
     snapshot.attempts = keeper.attempts();
     snapshot.next_wakeup = keeper.next_wakeup();

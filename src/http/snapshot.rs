@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub term: Option<HeldTerm>,
     /// The worker's pid, once it runs.
     pub worker: Option<i32>,
+    /// What it says of itself (`STATUS=` of `sd_notify(3)`).
+    pub worker_status: Option<String>,
     /// While standing by: who was last seen to hold it.
     pub other: Option<Other>,
     /// While standing by: why it is not ours, in words.
@@ -233,6 +235,7 @@ impl Snapshot {
             leader: self.leads(now),
             own_label: self.label.as_str().to_owned(),
             worker_pid: self.worker,
+            worker_status: self.worker_status.clone(),
             holder: self.holder(now),
             reason: self.reason.clone(),
             database_reachable: self.reachable,
@@ -293,6 +296,7 @@ pub struct View {
     leader: bool,
     own_label: String,
     worker_pid: Option<i32>,
+    worker_status: Option<String>,
     holder: Option<HolderView>,
     reason: Option<String>,
     database_reachable: bool,

@@ -3,6 +3,7 @@
 //! never reads, so that no credentials appear in a command line, a file
 //! system or the worker's environment.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,8 @@ pub struct Release {
     pub call_limit: Duration,
     /// What may be ours.
     pub claim: Claim,
+    /// The socket of `--worker-watchdog`, which is nobody's then.
+    pub notify_socket: Option<PathBuf>,
 }
 
 /// The keeper's side: keeps the file in step with what is claimed.
@@ -71,10 +74,20 @@ impl ClaimFile {
                 patience: timing.ttl(),
                 call_limit: timing.call_timeout(),
                 claim: Claim::Nothing,
+                notify_socket: None,
             },
         };
         this.write()?;
         Ok(this)
+    }
+
+    /// The releaser is to remove this socket.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn leaves(&mut self, notify_socket: Option<PathBuf>) -> Result<(), SysError> {
+        self.release.notify_socket = notify_socket;
+        self.write()
     }
 
     /// To be handed to the guard.

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use super::link::News;
+use super::watchdog::{self, Pace, Said};
 use super::watcher::AFTER_START;
 use super::{Audience, Loop};
 use crate::lease::keeper::Phase;
-use crate::lease::keeper::event::{Event, GuardEvent};
+use crate::lease::keeper::event::{Event, GuardEvent, StopCause};
+use crate::lease::time::BootInstant;
 use crate::store::{Notice, Store};
-use crate::sys::{clock, terminal};
+use crate::sys::notify_socket::Message;
+use crate::sys::tree::descends_from;
+use crate::sys::{clock, process, terminal};
 use crate::wire::{ToGuard, WorkerEnd};
 
 impl<S, B, A> Loop<S, B, A>
@@ -20,9 +24,14 @@ where
     pub(super) fn news(&mut self, news: News) {
         match news {
             News::Event(event) => {
+                if has_no_worker(&event) {
+                    self.pace(Pace::end);
+                }
                 match &event {
                     GuardEvent::Started { .. } => {
-                        self.watcher.begin_at(clock::now() + AFTER_START);
+                        let now = clock::now();
+                        self.watcher.begin_at(now + AFTER_START);
+                        self.pace(|pace| pace.begin(now));
                     }
                     GuardEvent::WorkerEnded(end) => self.why_ended("worker", &worker_words(*end)),
                     GuardEvent::NotStarted(_) => {
@@ -74,6 +83,92 @@ where
             crate::sys::signals::stop_self(signal);
         }
         self.link.send(&ToGuard::Signal(libc::SIGCONT));
+        // It had no chance to say anything.
+        self.pace(|pace| pace.begin_anew(clock::now()));
+    }
+
+    /// The worker's watchdog, where there is one.
+    pub(super) fn pace(&mut self, change: impl FnOnce(&mut Pace)) {
+        if let Some(watchdog) = &mut self.watchdog {
+            change(watchdog.pace());
+        }
+    }
+
+    /// Whether the worker has said often enough that it is alive.
+    pub(super) fn look_at_watchdog(&mut self, now: BootInstant) {
+        let Some(watchdog) = &self.watchdog else {
+            return;
+        };
+        if watchdog.next_wakeup().is_none_or(|until| now < until) {
+            return;
+        }
+        // What it has said while nobody looked.
+        for message in watchdog.waiting() {
+            self.worker_said(&message, now);
+        }
+        let over = self
+            .watchdog
+            .as_mut()
+            .is_some_and(|watchdog| watchdog.pace().is_over(now));
+        if over {
+            self.happened(Event::Stop(StopCause::Watchdog));
+        }
+    }
+
+    /// A message on the worker's socket.
+    pub(super) fn worker_said(&mut self, message: &Message, now: BootInstant) {
+        if !self.is_from_worker(message) {
+            tracing::debug!(
+                event = "foreign-message",
+                name = %self.settings.name,
+                pid = message.pid,
+                uid = message.uid,
+                "a message on the worker's socket is not from the worker"
+            );
+            return;
+        }
+        for said in watchdog::said(&message.text) {
+            self.pace(|pace| pace.heard(&said, now));
+            match said {
+                Said::Alive => {}
+                Said::Status(text) => {
+                    tracing::debug!(
+                        event = "worker-status",
+                        name = %self.settings.name,
+                        "the worker says: {text}"
+                    );
+                    self.audience.worker_status(&text);
+                }
+                Said::Ready => tracing::info!(
+                    event = "worker-ready",
+                    name = %self.settings.name,
+                    "the worker says that it is ready"
+                ),
+                Said::Stopping => tracing::info!(
+                    event = "worker-stopping",
+                    name = %self.settings.name,
+                    "the worker says that it ends"
+                ),
+                Said::Trigger => tracing::warn!(
+                    event = "worker-trigger",
+                    name = %self.settings.name,
+                    "the worker has set off its watchdog itself"
+                ),
+            }
+        }
+    }
+
+    /// Whether a message comes from the worker's tree. Of a sender that has
+    /// ended already (`systemd-notify` in a script) the user alone is known:
+    /// the worker's own, or ours.
+    fn is_from_worker(&self, message: &Message) -> bool {
+        let Some(guard) = self.link.child() else {
+            return false;
+        };
+        descends_from(message.pid, guard).unwrap_or_else(|| {
+            let worker = self.keeper.worker().and_then(process::user_of);
+            message.uid == process::user() || Some(message.uid) == worker
+        })
     }
 
     pub(super) fn notice(&mut self, notice: Notice) {
@@ -100,6 +195,19 @@ where
     /// A renewal may have to wait for it.
     fn check_limit(&self) -> Duration {
         self.settings.config.timing.call_timeout() / 3
+    }
+}
+
+/// Nobody is there any more who could speak.
+fn has_no_worker(event: &GuardEvent) -> bool {
+    match event {
+        GuardEvent::WorkerEnded(_)
+        | GuardEvent::NotStarted(_)
+        | GuardEvent::Stopping(_)
+        | GuardEvent::Empty
+        | GuardEvent::Gone
+        | GuardEvent::Swept => true,
+        GuardEvent::Ready | GuardEvent::Started { .. } => false,
     }
 }
 

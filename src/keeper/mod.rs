@@ -11,6 +11,7 @@ mod perform;
 mod pulse;
 pub mod releaser;
 pub mod signals;
+pub mod watchdog;
 mod watcher;
 
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -29,6 +30,7 @@ use self::claim::ClaimFile;
 use self::hooks::{HookSettings, Hooks};
 use self::link::{Link, News};
 use self::signals::{Doing, Meaning, Terminal};
+use self::watchdog::{Watchdog, WatchdogSettings};
 use self::watcher::Watcher;
 use crate::lease::ids::HolderId;
 use crate::lease::keeper::event::{Event, Outcome, StopCause, Transition};
@@ -39,6 +41,7 @@ use crate::store::{Notice, Store};
 use crate::sys::guard_process::{self, GuardProcess};
 use crate::sys::inherited::{self, Inherited};
 use crate::sys::memfd::Setup;
+use crate::sys::notify_socket::Message;
 use crate::sys::timer::{BootTimer, SelfKill};
 use crate::sys::{Result, SysError, clock, process, readiness, terminal};
 use crate::wire::{PgOptions, StopTo, ToGuard};
@@ -68,6 +71,8 @@ pub struct Settings {
     pub pgoptions: PgOptions,
     /// `--precheck`, `--on-event`, `--hook-timeout`.
     pub hooks: HookSettings,
+    /// `--worker-watchdog`.
+    pub watchdog: Option<WatchdogSettings>,
 }
 
 /// Who is told what happens: the log, and whatever else shows it. Must never
@@ -77,6 +82,8 @@ pub trait Audience {
     fn told(&mut self, transition: &Transition, keeper: &Keeper, now: BootInstant);
     /// The machine has made a step.
     fn stepped(&mut self, keeper: &Keeper, now: BootInstant);
+    /// The worker says how it is (`STATUS=` of `sd_notify(3)`).
+    fn worker_status(&mut self, text: &str);
 }
 
 /// Starts a guard; also the first thing that a run does, before any thread
@@ -98,7 +105,7 @@ pub fn start_guard(setup: &Setup, claims: &ClaimFile) -> Result<GuardProcess> {
 /// # Errors
 /// When the loop's own descriptors cannot be had: nothing was taken then.
 pub async fn run<S, A>(
-    settings: Settings,
+    mut settings: Settings,
     store: S,
     watch: impl FnMut() -> S::Watch,
     guard: GuardProcess,
@@ -110,6 +117,11 @@ where
     A: Audience,
 {
     let timer = BootTimer::new()?;
+    let stop_timeout = settings.config.timing.stop_timeout();
+    let watchdog = settings
+        .watchdog
+        .take()
+        .map(|watchdog| Watchdog::new(watchdog, stop_timeout));
     Loop::<S, _, _> {
         keeper: Keeper::new(Arc::clone(&settings.config), &now()),
         link: Link::new(guard)?,
@@ -126,6 +138,7 @@ where
             settings.name.clone(),
             settings.config.terms.clone(),
         ),
+        watchdog: watchdog.transpose()?,
         stop_asked: false,
         killing: false,
         why_known: false,
@@ -168,6 +181,7 @@ struct Loop<S: Store, B, A> {
     terminal: Terminal,
     audience: A,
     hooks: Hooks,
+    watchdog: Option<Watchdog>,
     /// A stop was asked for, in this term or while standing by.
     stop_asked: bool,
     /// The tree was told to die.
@@ -175,6 +189,14 @@ struct Loop<S: Store, B, A> {
     /// The store knows why this term ends.
     why_known: bool,
     outcome: Option<Outcome>,
+}
+
+/// The worker's next message, where it can send any.
+async fn message(watchdog: Option<&Watchdog>) -> Option<Message> {
+    match watchdog {
+        Some(watchdog) => watchdog.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What `select!` has seen.
@@ -185,6 +207,7 @@ enum Seen {
     Reply(Event),
     Notice(Notice),
     Hook(hooks::Seen),
+    Worker(Option<Message>),
 }
 
 impl<S, B, A> Loop<S, B, A>
@@ -216,6 +239,7 @@ where
                 news = self.link.next() => Seen::Guard(news),
                 reply = self.calls.next() => Seen::Reply(reply),
                 notice = self.watcher.next() => Seen::Notice(notice),
+                message = message(self.watchdog.as_ref()) => Seen::Worker(message),
                 hook = self.hooks.next() => Seen::Hook(hook),
             };
             self.handle(seen);
@@ -228,6 +252,7 @@ where
             self.link.next_wakeup(),
             self.watcher.next_wakeup(),
             self.hooks.next_wakeup(),
+            self.watchdog.as_ref().and_then(Watchdog::next_wakeup),
         ];
         self.timer.set(wakeups.into_iter().flatten().min())?;
         let kill_at = match self.keeper.phase() {
@@ -258,6 +283,8 @@ where
                     self.happened(Event::Fit(fit));
                 }
             }
+            Seen::Worker(Some(message)) => self.worker_said(&message, clock::now()),
+            Seen::Worker(None) => {}
         }
     }
 
@@ -268,6 +295,7 @@ where
         let news = self.link.wake(at, &self.hooks.children());
         self.news(news);
         self.hooks.wake(at);
+        self.look_at_watchdog(at);
         if self.keeper.next_wakeup().is_some_and(|due| at >= due) {
             self.happened(Event::Wake);
         }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::link::Link;
+use super::watchdog::{Pace, Watchdog};
 use super::{Audience, Loop, now, start_guard};
 use crate::lease::keeper::event::{Command, Event, GuardEvent, StopCause, Transition};
 use crate::lease::record::{Acquired, Fault, Term, Unknown};
@@ -85,7 +86,10 @@ where
             stop_signal: self.settings.stop_signal,
             stop_to: self.settings.stop_to,
             stop_timeout: timing.stop_timeout(),
-            variables: Vec::new(),
+            variables: self
+                .watchdog
+                .as_ref()
+                .map_or_else(Vec::new, Watchdog::variables),
         }
     }
 
@@ -121,12 +125,17 @@ where
                 Some(term) => self.claims.granted(term, grant),
                 None => Ok(()),
             },
-            Transition::Released { .. } => self.claims.nothing(),
+            Transition::Released { .. } => {
+                self.pace(Pace::end);
+                self.claims.nothing()
+            }
             Transition::Stopping(cause) => {
+                self.pace(Pace::end);
                 self.why_ended(cause.name(), &stop_words(cause));
                 Ok(())
             }
             Transition::Losing { .. } => {
+                self.pace(Pace::end);
                 self.why_ended("deadline", "no renewal came through in time");
                 Ok(())
             }

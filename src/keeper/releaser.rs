@@ -11,7 +11,7 @@ use crate::lease::time::BootInstant;
 use crate::lease::timing::Shown;
 use crate::store::{AnyStore, Store as _};
 use crate::sys::release::ReleaseTask;
-use crate::sys::{clock, stdio};
+use crate::sys::{clock, notify_socket, stdio};
 
 /// Between two attempts at a database that does not answer.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -24,7 +24,13 @@ pub fn run(task: &ReleaseTask) -> u8 {
         .read()
         .and_then(|bytes| postcard::from_bytes::<Release>(&bytes).ok());
     let said = match release {
-        Some(release) => give_back(&release),
+        Some(release) => {
+            let said = give_back(&release);
+            if let Some(path) = &release.notify_socket {
+                notify_socket::remove(path);
+            }
+            said
+        }
         None => Err("the keeper has left no record of what to release".to_owned()),
     };
     task.see_to_keeper();

@@ -111,6 +111,13 @@ impl Watch for AnyWatch {
             Self::Sqlite(watch) => watch.next().await,
         }
     }
+
+    fn spread(&self, spread: bool) {
+        match self {
+            Self::Postgres(watch) => watch.spread(spread),
+            Self::Sqlite(watch) => watch.spread(spread),
+        }
+    }
 }
 
 impl Admin for AnyStore {

@@ -129,6 +129,10 @@ pub trait Store: Send {
 pub trait Watch: Send {
     /// The next notice. Dropping the future loses nothing.
     fn next(&mut self) -> impl Future<Output = Notice> + Send;
+
+    /// Whether a change may be told a little later where many others are told
+    /// of it too: so for a standby, but never for a holder. At first not.
+    fn spread(&self, spread: bool);
 }
 
 /// What a [`Watch`] says. Notices that nobody has taken yet are merged.

@@ -39,6 +39,17 @@ pub fn leads_session() -> bool {
     nix::unistd::getsid(None) == Ok(nix::unistd::getpid())
 }
 
+/// The effective user of this process.
+pub fn user() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// The effective user of another one; root's for one that cannot be dumped.
+pub fn user_of(pid: i32) -> Option<u32> {
+    let metadata = std::fs::metadata(format!("/proc/{pid}")).ok()?;
+    Some(std::os::unix::fs::MetadataExt::uid(&metadata))
+}
+
 /// A process group of one's own.
 pub fn leave_process_group() {
     // Only a session leader is refused, which leads its own group already.

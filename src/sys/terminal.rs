@@ -1,5 +1,6 @@
 //! Job control: is there a terminal, and who takes over when we stop?
 
+use super::tree::descends_from;
 use super::tree::stat::{self, Stat};
 
 /// Whether this process has a controlling terminal. By /proc and not by
@@ -23,34 +24,13 @@ pub fn shell_takes_over(guard: i32) -> bool {
     }
     stat::all()
         .filter(|other| other.group == me.group && other.session == me.session)
-        .filter(|other| !is_below(other, guard))
+        .filter(|other| descends_from(other.pid, guard) != Some(true))
         .any(|other| parent_is_a_shell(&other))
 }
 
 fn parent_is_a_shell(process: &Stat) -> bool {
     stat::read(process.parent)
         .is_some_and(|parent| parent.session == process.session && parent.group != process.group)
-}
-
-/// Whether `process` is `ancestor` or descends from it.
-fn is_below(process: &Stat, ancestor: i32) -> bool {
-    let mut pid = process.pid;
-    let mut parent = process.parent;
-    // Bounded, should it change under way.
-    for _ in 0..10_000 {
-        if pid == ancestor {
-            return true;
-        }
-        if parent <= 1 {
-            return parent == ancestor;
-        }
-        pid = parent;
-        match stat::read(parent) {
-            Some(next) => parent = next.parent,
-            None => return false,
-        }
-    }
-    false
 }
 
 /// The process group of `pid`.

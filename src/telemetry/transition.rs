@@ -94,15 +94,11 @@ fn waiting(context: &Context<'_>, holder: Option<&Record>, why: &Reason, attempt
     let by = holder
         .filter(|record| !record.released)
         .map_or_else(String::new, |record| {
-            let held_for = span(record.held_for);
-            match why {
-                // Says by whom.
-                Reason::Held { .. } => format!(" (and has held it for {held_for})"),
-                _ => format!(
-                    "; {} has it, for {held_for} now",
-                    shown_label(&record.label)
-                ),
-            }
+            format!(
+                "; {} has it, for {} now",
+                shown_label(&record.label),
+                span(record.held_for)
+            )
         });
     tracing::info!(
         event = "waiting",

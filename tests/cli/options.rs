@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use crate::support::leasewrap::{Builder, file_with, holder, lease_name, leasewrap as bare};
+use crate::support::proc;
 use crate::support::proxy::Proxy;
 use crate::support::server::shared;
 use crate::support::wait::{SOON, until_true};
 use crate::support::witness::Log;
-use crate::support::{proc, sys};
 use crate::{leasewrap, row};
 
 /// A run in each of the two ways to say it.
@@ -279,9 +279,7 @@ fn takeover_delay_is_kept_in_the_row_and_waited_out() {
                 .worker(&log.worker(&[]))
                 .spawn();
             second.wait_event("waiting");
-            let guard = first.guard();
-            sys::kill(guard, libc::SIGKILL);
-            first.signal(libc::SIGKILL);
+            first.lose();
             log.wait_newer(token, SOON);
             let seen = log.hand_overs()[0];
             assert!(
@@ -305,9 +303,7 @@ fn takeover_by_the_databases_clock() {
                 .worker(&log.worker(&[]))
                 .spawn();
             let token = log.wait_newer(0, SOON);
-            let guard = first.guard();
-            sys::kill(guard, libc::SIGKILL);
-            first.signal(libc::SIGKILL);
+            first.lose();
             let dead = Instant::now();
             // One that has watched nothing, and need not.
             builder

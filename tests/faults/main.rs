@@ -8,9 +8,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod failover;
 mod line;
 mod moments;
 mod processes;
 mod rows;
 mod scene;
 mod servers;
+mod unanswered;

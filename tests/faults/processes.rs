@@ -1,5 +1,6 @@
 //! SIGKILL, SIGSTOP and crash of leasewrap's own processes.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use crate::scene::Scene;
@@ -148,10 +149,8 @@ fn both_sigkill() {
     let scene = Scene::new("both-sigkill", SHORT);
     let (holder, token) = scene.hold(&shared().url(), &[]);
     let _standby = scene.stand_by(&shared().url());
-    let guard = holder.guard();
     let worker = holder.worker();
-    sys::kill(guard, libc::SIGKILL);
-    holder.signal(libc::SIGKILL);
+    holder.lose();
     until_true("the worker dies by its parent-death signal", SOON, || {
         !proc::alive(worker)
     });
@@ -231,4 +230,30 @@ fn a_worker_whose_first_thread_has_ended() {
     holder.signal(libc::SIGKILL);
     let seen = scene.handed_over(token, SOON);
     assert!(seen.gap_ms() < QUICK, "{seen:?}");
+}
+
+#[test]
+fn guard_sigkill_and_the_worker_is_somebody_elses() {
+    if !nix::unistd::geteuid().is_root() {
+        // Only root can start a worker that has changed its user; such a one
+        // has lost its parent-death signal.
+        return;
+    }
+    let scene = Scene::new("guard-sigkill-other-user", LONG);
+    std::fs::set_permissions(scene.log.path(), std::fs::Permissions::from_mode(0o666)).unwrap();
+    let mut words = vec![
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ];
+    let worker = scene.log.worker(&STUBBORN);
+    words.extend(worker.iter().map(String::as_str));
+    let leasewrap = scene.leasewrap(&shared().url(), &[]).worker(&words);
+    let (holder, token) = scene.start(leasewrap, &STUBBORN);
+    let _standby = scene.stand_by(&shared().url());
+    sys::kill(holder.guard(), libc::SIGKILL);
+    let seen = scene.handed_over(token, SOON);
+    assert!(seen.gap_ms() < QUICK, "{seen:?}");
+    holder.end().code(125);
 }

@@ -194,7 +194,7 @@ fn ended(name: &str, count: &str, grows_to: usize, frame: impl Fn() -> ToGuard) 
     let took = begun.elapsed();
     println!("{count} {name}: {killed} killed in {took:?}");
     keeper.dismiss();
-    assert_eq!(marked(&mark), Vec::<i32>::new());
+    assert!(marked(&mark).is_empty());
     took
 }
 

@@ -316,11 +316,27 @@ impl Leasewrap {
         sys::kill(self.pid(), signal);
     }
 
+    /// Ends keeper and guard as if at the same instant, so that neither can
+    /// give the lease back: what others see of a lost host.
+    pub fn lose(&self) {
+        let guard = self.guard();
+        self.signal(libc::SIGSTOP);
+        sys::kill(guard, libc::SIGKILL);
+        self.signal(libc::SIGKILL);
+    }
+
     /// Everything that bears its mark and lives, itself included.
     pub fn alive(&self) -> Vec<i32> {
         let mut all = proc::marked(&format!("{PART}={}", self.part));
         all.retain(|pid| proc::alive(*pid));
         all
+    }
+
+    /// Waits until the keeper itself has ended, whatever it has left.
+    pub fn wait_dead(&self) {
+        until("the keeper has ended", SOON, || {
+            (!proc::alive(self.pid())).then_some(())
+        });
     }
 
     /// The lines on stderr so far.

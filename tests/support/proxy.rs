@@ -34,11 +34,15 @@ pub enum Accept {
     Reset,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Rules {
+    port: u16,
     to_server: Flow,
     to_client: Flow,
     accept: Accept,
+    /// When a client sends this, all answers are held back from then on.
+    hold_after: Option<String>,
+    held: u32,
     over: bool,
 }
 
@@ -77,9 +81,12 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
         let address = listener.local_addr().expect("the proxy's address");
         let rules = Rules {
+            port,
             to_server: Flow::Pass,
             to_client: Flow::Pass,
             accept: Accept::Pass,
+            hold_after: None,
+            held: 0,
             over: false,
         };
         let shared = Arc::new(Shared {
@@ -89,7 +96,7 @@ impl Proxy {
             accepted: Mutex::new(0),
         });
         let of_thread = Arc::clone(&shared);
-        std::thread::spawn(move || accept(&listener, port, &of_thread));
+        std::thread::spawn(move || accept(&listener, &of_thread));
         Self { address, shared }
     }
 
@@ -114,6 +121,7 @@ impl Proxy {
             rules.to_server = Flow::Pass;
             rules.to_client = Flow::Pass;
             rules.accept = Accept::Pass;
+            rules.hold_after = None;
         });
     }
 
@@ -139,6 +147,22 @@ impl Proxy {
     /// What happens to new connections.
     pub fn accept(&self, accept: Accept) {
         self.change(|rules| rules.accept = accept);
+    }
+
+    /// Lets a request with this text pass, and holds back its answer and all
+    /// that come after it, until the line is mended.
+    pub fn hold_the_answer_to(&self, text: &str) {
+        self.change(|rules| rules.hold_after = Some(text.to_owned()));
+    }
+
+    /// Whether such a request has come.
+    pub fn has_held(&self) -> bool {
+        locked(&self.shared.rules).held > 0
+    }
+
+    /// From now on new connections go to this port: another server.
+    pub fn redirect(&self, port: u16) {
+        self.change(|rules| rules.port = port);
     }
 
     /// Resets all present connections.
@@ -176,18 +200,18 @@ fn reset(stream: &TcpStream) {
     let _result = stream.shutdown(Shutdown::Read);
 }
 
-fn accept(listener: &TcpListener, port: u16, shared: &Arc<Shared>) {
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     for client in listener.incoming().flatten() {
         if locked(&shared.rules).over {
             return;
         }
         *locked(&shared.accepted) += 1;
         let shared = Arc::clone(shared);
-        std::thread::spawn(move || connect(client, port, &shared));
+        std::thread::spawn(move || connect(client, &shared));
     }
 }
 
-fn connect(client: TcpStream, port: u16, shared: &Arc<Shared>) {
+fn connect(client: TcpStream, shared: &Arc<Shared>) {
     let mut rules = locked(&shared.rules);
     while rules.accept == Accept::Hang && !rules.over {
         rules = shared
@@ -196,6 +220,7 @@ fn connect(client: TcpStream, port: u16, shared: &Arc<Shared>) {
             .unwrap_or_else(PoisonError::into_inner);
     }
     let refused = rules.over || rules.accept == Accept::Reset;
+    let port = rules.port;
     drop(rules);
     let server = if refused {
         None
@@ -231,6 +256,9 @@ fn pump(pair: &Arc<Pair>, direction: Direction, shared: &Shared) {
             let _result = to.shutdown(Shutdown::Write);
             return;
         };
+        if let Direction::ToServer = direction {
+            look_for(&buffer[..count], shared);
+        }
         match flow {
             Flow::Swallow => continue,
             Flow::Delay(delay) => std::thread::sleep(delay),
@@ -240,6 +268,23 @@ fn pump(pair: &Arc<Pair>, direction: Direction, shared: &Shared) {
             let _result = from.shutdown(Shutdown::Read);
             return;
         }
+    }
+}
+
+/// Holds the answers back, when the text that was asked for goes by. Before
+/// the request itself is passed on: so its answer cannot slip through.
+fn look_for(piece: &[u8], shared: &Shared) {
+    let mut rules = locked(&shared.rules);
+    let Some(text) = &rules.hold_after else {
+        return;
+    };
+    if piece
+        .windows(text.len())
+        .any(|window| window == text.as_bytes())
+    {
+        rules.hold_after = None;
+        rules.held += 1;
+        rules.to_client = Flow::Hold;
     }
 }
 

@@ -12,9 +12,10 @@ use super::values;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Database")]
 pub struct DbArgs {
-    /// Where the lease is kept: postgres://USER@HOST/DATABASE
+    /// Where the lease is kept: postgres://USER@HOST/DATABASE, sqlite:PATH
     ///
-    /// Libpq's keywords, several hosts (h1:p1,h2:p2), target_session_attrs,
+    /// sqlite:PATH is for the processes of one host. For Postgres,
+    /// libpq's keywords, several hosts (h1:p1,h2:p2), target_session_attrs,
     /// sslmode up to verify-full, the PG* variables and the password file are
     /// honoured. May be repeated: the servers are tried in order. A password
     /// given here is overwritten in the process list at the start; --db-file
@@ -72,10 +73,11 @@ pub struct DbUrl(String);
 impl DbUrl {
     fn read(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+        let known = ["postgres://", "postgresql://", "sqlite:"];
+        if known.iter().any(|scheme| text.starts_with(scheme)) {
             return Ok(Self(text.to_owned()));
         }
-        Err("is no database URL; give postgres://USER@HOST/DATABASE".to_owned())
+        Err("is no database URL; give postgres://USER@HOST/DATABASE or sqlite:PATH".to_owned())
     }
 
     /// The URL, password and all: for the connection only.

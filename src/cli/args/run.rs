@@ -205,6 +205,19 @@ struct WorkerArgs {
     /// PgBouncer refuses start-up parameters that it does not know.
     #[arg(long, env = "LEASEWRAP_PGOPTIONS", hide_env_values = true)]
     pgoptions: bool,
+
+    /// Stop a worker that does not say WATCHDOG=1 at least this often
+    ///
+    /// As sd_notify(3) does, on a socket that leasewrap gives it in
+    /// NOTIFY_SOCKET. It gets an orderly stop, and leasewrap exits with 120.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "LEASEWRAP_WORKER_WATCHDOG",
+        hide_env_values = true
+    )]
+    #[arg(value_parser = values::positive_duration)]
+    worker_watchdog: Option<Duration>,
 }
 
 /// Who may look.
@@ -267,6 +280,8 @@ pub struct RunOptions {
     pub pgoptions: bool,
     /// `--precheck`, `--on-event`, `--hook-timeout`.
     pub hooks: HookSettings,
+    /// `--worker-watchdog`.
+    pub worker_watchdog: Option<Duration>,
     /// Where the pages are served.
     pub listen: Option<ListenAddress>,
     /// The worker's program and arguments; never empty.
@@ -330,6 +345,7 @@ impl RunArgs {
             },
             pgoptions: self.worker.pgoptions,
             hooks: self.hooks.check(),
+            worker_watchdog: self.worker.worker_watchdog,
             listen: self.shown.listen,
             command: self.command,
             log: self.log.check(),

@@ -53,6 +53,7 @@ pub const VARIABLES: &[&str] = &[
     "LEASEWRAP_TTL",
     "LEASEWRAP_VALUE",
     "LEASEWRAP_WAIT",
+    "LEASEWRAP_WORKER_WATCHDOG",
 ];
 
 /// Variables of one process for another; removed as well.

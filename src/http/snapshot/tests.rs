@@ -16,6 +16,7 @@ pub fn standby() -> Snapshot {
         since: at(10),
         term: None,
         worker: None,
+        worker_status: None,
         other: None,
         reason: Some("it is held".to_owned()),
         reachable: true,

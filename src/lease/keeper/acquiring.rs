@@ -28,6 +28,8 @@ pub(super) struct Acquiring {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Doing {
     Asking,
+    /// A poll is under way still, and there is only one call at a time.
+    Waiting,
     Settling,
     /// Until the next attempt to settle.
     Pausing {
@@ -86,30 +88,52 @@ impl Acquiring {
         })
     }
 
-    /// Finds out whether `attempt` has taken a row, and renews that; ends
-    /// with `outcome` if it has not.
+    /// Finds out whether `attempt` has taken a row, and renews that.
     pub(super) fn settle(
         search: Search,
         attempt: Attempt,
-        outcome: Option<Outcome>,
         context: &Context<'_>,
         out: &mut Commands,
     ) -> State {
-        let ending = outcome.map(|outcome| Ending::new(outcome, context));
+        let (doing, ending) = (Doing::Settling, None);
         Self {
             search,
             attempt,
-            doing: Doing::Settling,
+            doing,
             ending,
         }
         .send_settle(context, out)
+    }
+
+    /// The same, and ends with `outcome` if it has not taken a row. A poll
+    /// may be under way.
+    pub(super) fn settle_and_end(
+        search: Search,
+        attempt: Attempt,
+        outcome: Outcome,
+        polling: bool,
+        context: &Context<'_>,
+        out: &mut Commands,
+    ) -> State {
+        let ending = Some(Ending::new(outcome, context));
+        let new = Self {
+            search,
+            attempt,
+            doing: Doing::Waiting,
+            ending,
+        };
+        if polling {
+            State::Acquiring(new)
+        } else {
+            new.send_settle(context, out)
+        }
     }
 
     pub(super) fn wakeup(&self) -> Option<BootInstant> {
         match self.doing {
             Doing::Pausing { until } => Some(until),
             // Answered within its own limit.
-            Doing::Asking | Doing::Settling => None,
+            Doing::Asking | Doing::Waiting | Doing::Settling => None,
         }
     }
 
@@ -119,7 +143,9 @@ impl Acquiring {
                 Doing::Pausing { until } if context.at() >= until => {
                     self.send_settle(context, out)
                 }
-                Doing::Pausing { .. } | Doing::Asking | Doing::Settling => State::Acquiring(self),
+                Doing::Pausing { .. } | Doing::Asking | Doing::Waiting | Doing::Settling => {
+                    State::Acquiring(self)
+                }
             },
             Event::Acquired { sent_at, reply } => self.acquired(sent_at, reply, context, out),
             Event::Renewed { sent_at, reply } => self.found_out(sent_at, reply, context, out),
@@ -136,13 +162,16 @@ impl Acquiring {
                 self.search.prechecking = false;
                 State::Acquiring(self)
             }
+            // What it says, settling says too.
+            Event::Observed(_) | Event::Initialised(_) => match self.doing {
+                Doing::Waiting => self.send_settle(context, out),
+                Doing::Asking | Doing::Settling | Doing::Pausing { .. } => State::Acquiring(self),
+            },
             // The next look will show it.
             Event::Changed
             // There is no worker that could be stopped.
             | Event::Stop(StopCause::StepDown | StopCause::Unfit | StopCause::Watchdog)
             // No such call is under way.
-            | Event::Observed(_)
-            | Event::Initialised(_)
             | Event::Released(_)
             // Of a term that is over.
             | Event::Checked(_) => State::Acquiring(self),
@@ -303,7 +332,7 @@ impl Acquiring {
     fn hurry_up(self, context: &Context<'_>, out: &mut Commands) -> State {
         match (&self.doing, &self.ending) {
             // What it may have taken runs out by itself.
-            (Doing::Settling | Doing::Pausing { .. }, Some(ending))
+            (Doing::Waiting | Doing::Settling | Doing::Pausing { .. }, Some(ending))
                 if context.at() >= ending.began + HURRY_AFTER =>
             {
                 standby::end(ending.outcome.clone(), out)
@@ -311,9 +340,9 @@ impl Acquiring {
             // The answer comes within the limit of the call.
             (Doing::Asking, _)
             // Twice at once.
-            | (Doing::Settling | Doing::Pausing { .. }, Some(_))
+            | (Doing::Waiting | Doing::Settling | Doing::Pausing { .. }, Some(_))
             // Nothing was asked to stop.
-            | (Doing::Settling | Doing::Pausing { .. }, None) => State::Acquiring(self),
+            | (Doing::Waiting | Doing::Settling | Doing::Pausing { .. }, None) => State::Acquiring(self),
         }
     }
 }

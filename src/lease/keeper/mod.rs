@@ -251,7 +251,7 @@ impl Keeper {
 
     /// How many polls were sent while standing by.
     pub fn attempts(&self) -> u64 {
-        self.search().map_or(0, |search| search.attempts)
+        self.search().map_or(0, |search| search.polls.sent)
     }
 
     /// How many calls in a row have failed.

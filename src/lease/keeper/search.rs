@@ -1,5 +1,6 @@
 //! What a keeper knows while it has no lease; it outlives single attempts.
 
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use super::event::{Command, Transition};
@@ -44,8 +45,8 @@ pub(super) struct Search {
     pub(super) watch: Watch,
     /// Why it is not ours.
     pub(super) reason: Reason,
-    /// How many polls were sent.
-    pub(super) attempts: u64,
+    /// How many polls were sent, and what was said of them.
+    pub(super) polls: Polls,
     /// How many calls in a row have failed.
     pub(super) failures: u32,
     /// How many attempts in a row were refused.
@@ -63,7 +64,14 @@ pub(super) struct Search {
     /// Others go first until then.
     not_before: Option<BootInstant>,
     ghosts: Vec<Ghost>,
-    /// The last poll that was told of, and when.
+}
+
+/// When to say that we wait: at the 1st, 2nd, 4th, 8th… poll, and hourly.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Polls {
+    /// How many were sent.
+    pub(super) sent: u64,
+    /// The last one that was told of, and when.
     told: Option<(u64, BootInstant)>,
 }
 
@@ -114,6 +122,26 @@ struct Refused {
     since: BootInstant,
 }
 
+/// It counts for ever, and decides about nothing but words: for the model
+/// checker, standbys that differ in nothing else are the same.
+impl Hash for Polls {
+    fn hash<H: Hasher>(&self, _state: &mut H) {}
+}
+
+impl Polls {
+    fn is_due(&mut self, at: BootInstant) -> bool {
+        let due = match self.told {
+            None => true,
+            Some((poll, _)) if poll == self.sent => false,
+            Some((_, told_at)) => self.sent.is_power_of_two() || at >= told_at + TELL_EVERY,
+        };
+        if due {
+            self.told = Some((self.sent, at));
+        }
+        due
+    }
+}
+
 impl Search {
     pub(super) fn new(context: &Context<'_>) -> Self {
         Self {
@@ -121,7 +149,7 @@ impl Search {
             prechecking: false,
             watch: Watch::default(),
             reason: Reason::Starting,
-            attempts: 0,
+            polls: Polls::default(),
             failures: 0,
             refusals: 0,
             worked: false,
@@ -131,7 +159,6 @@ impl Search {
             wait_until: context.config.wait.map(|wait| context.at() + wait),
             not_before: None,
             ghosts: Vec::new(),
-            told: None,
         }
     }
 
@@ -269,7 +296,7 @@ impl Search {
                 let at = context.at();
                 let refused = self.refused.get_or_insert(Refused { call, since: at });
                 let worked = if call.writes() {
-                    self.wrote || self.attempts > FIRST_POLLS
+                    self.wrote || self.polls.sent > FIRST_POLLS
                 } else {
                     self.worked
                 };
@@ -344,17 +371,11 @@ impl Search {
 
     /// Says why we wait, if it is time to.
     pub(super) fn tell(&mut self, context: &Context<'_>, out: &mut Commands) {
-        let due = match self.told {
-            None => true,
-            Some((attempt, _)) if attempt == self.attempts => false,
-            Some((_, at)) => self.attempts.is_power_of_two() || context.at() >= at + TELL_EVERY,
-        };
-        if due {
-            self.told = Some((self.attempts, context.at()));
+        if self.polls.is_due(context.at()) {
             out.push(Command::Tell(Transition::Waiting {
                 holder: self.holder(context),
                 why: self.reason.clone(),
-                attempts: self.attempts,
+                attempts: self.polls.sent,
             }));
         }
     }

@@ -171,7 +171,7 @@ impl Standby {
 
     fn observe(mut self, initialised: bool, context: &Context<'_>, out: &mut Commands) -> State {
         self.look_again = false;
-        self.search.attempts += 1;
+        self.search.polls.sent += 1;
         self.doing = Doing::Observing { initialised };
         out.push(Command::Observe {
             limit: self.search.call_limit(context),
@@ -236,7 +236,7 @@ impl Standby {
     ) -> State {
         self.search.seen(observation, context, out);
         if let Some(attempt) = self.search.come_to_life() {
-            return Acquiring::settle(self.search, attempt, None, context, out);
+            return Acquiring::settle(self.search, attempt, context, out);
         }
         self.decide(context, out)
     }
@@ -377,7 +377,12 @@ impl Standby {
     /// Ends, but not before it is known what became of the last acquisition.
     fn finish(self, outcome: Outcome, context: &Context<'_>, out: &mut Commands) -> State {
         if let Some(attempt) = self.search.unsettled() {
-            return Acquiring::settle(self.search, attempt, Some(outcome), context, out);
+            let polling = match self.doing {
+                Doing::Observing { .. } | Doing::Initialising => true,
+                Doing::Idle { .. } | Doing::Prechecking(_) => false,
+            };
+            let search = self.search;
+            return Acquiring::settle_and_end(search, attempt, outcome, polling, context, out);
         }
         end(outcome, out)
     }

@@ -4,7 +4,9 @@
 //! its connection from a pool: so there is a pool of one, made anew for each
 //! connection. Reconnecting, limits and the choice of the host are ours.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
@@ -35,18 +37,28 @@ const ARRIVAL: Duration = Duration::from_secs(2);
 /// The pause before the first reconnect, and the longest one.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
 
+/// For each that listens to the same lease, a standby may be told of a change
+/// this much later; up to a dozen are told at once.
+const SPREAD: Duration = Duration::from_millis(1);
+const FEW: u32 = 12;
+
 /// The pause where a pooler keeps notifications from us.
 const POOLED_PAUSE: Duration = Duration::from_secs(600);
 
 /// Watches a lease by `LISTEN`.
 pub struct PgWatch {
     mailbox: Arc<Mailbox>,
+    spread: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
 impl Watch for PgWatch {
     async fn next(&mut self) -> Notice {
         self.mailbox.next().await
+    }
+
+    fn spread(&self, spread: bool) {
+        self.spread.store(spread, Ordering::Relaxed);
     }
 }
 
@@ -60,7 +72,9 @@ impl PgWatch {
     /// Must be called within a runtime.
     pub(super) fn start(settings: PgSettings, name: &LeaseName) -> Self {
         let mailbox = Arc::new(Mailbox::default());
+        let spread = Arc::new(AtomicBool::new(false));
         let ears = Ears {
+            spread: Arc::clone(&spread),
             settings,
             // Not the name of the other connection: standbys are counted by it.
             application: format!("leasewrap {name} (listen)"),
@@ -68,7 +82,11 @@ impl PgWatch {
             mailbox: Arc::clone(&mailbox),
         };
         let task = tokio::spawn(ears.listen_for_ever());
-        Self { mailbox, task }
+        Self {
+            mailbox,
+            spread,
+            task,
+        }
     }
 }
 
@@ -81,6 +99,7 @@ enum Ended {
 }
 
 struct Ears {
+    spread: Arc<AtomicBool>,
     settings: PgSettings,
     application: String,
     name: LeaseName,
@@ -121,7 +140,7 @@ impl Ears {
         let mut last = None;
         for target in &targets {
             match self.subscribe(target).await {
-                Ok(Some(listener)) => return self.hear(listener, target).await,
+                Ok(Some((listener, crowd))) => return self.hear(listener, crowd, target).await,
                 Ok(None) => {
                     return Ended::Pooled(Unknown {
                         fault: Fault::Transient,
@@ -138,8 +157,9 @@ impl Ears {
         Ended::Lost { heard: false, why }
     }
 
-    /// A listener that is proven to hear; `None` where a pooler is in the way.
-    async fn subscribe(&self, target: &Target) -> Result<Option<PgListener>, Unknown> {
+    /// A listener that is proven to hear, and how many there are; `None` where
+    /// a pooler is in the way.
+    async fn subscribe(&self, target: &Target) -> Result<Option<(PgListener, u32)>, Unknown> {
         let mut last = None;
         for mode in &target.tls {
             let options = target.options.clone().ssl_mode(*mode);
@@ -157,7 +177,7 @@ impl Ears {
         &self,
         options: &PgConnectOptions,
         target: &Target,
-    ) -> Result<Option<PgListener>, Failure> {
+    ) -> Result<Option<(PgListener, u32)>, Failure> {
         let failed = |error: sqlx::Error| Failure::of(&error, target);
         let mark = format!("{:016x}", rand::random::<u64>());
         let marked = link::marked(options, &mark, LIMIT);
@@ -175,7 +195,8 @@ impl Ears {
         );
         let look = format!(
             "select pg_is_in_recovery() as in_recovery, {channel} as channel, pg_backend_pid() \
-             as pid, coalesce(current_setting('leasewrap.session', true), '') as session"
+             as pid, coalesce(current_setting('leasewrap.session', true), '') as session, \
+             {CROWD} as crowd"
         );
         let seen =
             Look::of(&link::collect(&mut listener, look).await.map_err(failed)?).map_err(failed)?;
@@ -188,29 +209,38 @@ impl Ears {
         if seen.session == mark {
             // The session is ours: what it listens to, we hear.
             listener.listen(&seen.channel).await.map_err(failed)?;
-            return Ok(Some(listener));
+            return Ok(Some((listener, seen.crowd)));
         }
         let heard = hears_through_pooler(&mut listener, options, &seen)
             .await
             .map_err(failed)?;
-        Ok(heard.then_some(listener))
+        Ok(heard.then_some((listener, seen.crowd)))
     }
 
     /// Passes notifications on until the connection is lost.
-    async fn hear(&self, mut listener: PgListener, target: &Target) -> Ended {
+    async fn hear(&self, mut listener: PgListener, crowd: u32, target: &Target) -> Ended {
         self.mailbox.put(Notice::Connected);
+        let mut crowd = crowd;
         let why = loop {
             match timeout(PING, listener.try_recv()).await {
-                Ok(Ok(Some(_notification))) => self.mailbox.put(Notice::Changed),
+                Ok(Ok(Some(_notification))) => {
+                    let waited = if self.spread.load(Ordering::Relaxed) {
+                        let_others_go(&mut listener, crowd, target).await
+                    } else {
+                        Ok(())
+                    };
+                    self.mailbox.put(Notice::Changed);
+                    if let Err(why) = waited {
+                        break why;
+                    }
+                }
                 Ok(Ok(None)) => break "the connection was closed".to_owned(),
                 Ok(Err(error)) => break Failure::of(&error, target).unknown().message,
                 Err(_idle) => {
-                    match timeout(LIMIT, link::collect(&mut listener, "select 1".to_owned())).await
-                    {
-                        Ok(Ok(_)) => {}
-                        Ok(Err(error)) => break Failure::of(&error, target).unknown().message,
-                        Err(_elapsed) => break format!("{}: no answer in time", target.shown),
-                    }
+                    crowd = match count_crowd(&mut listener, target).await {
+                        Ok(count) => count,
+                        Err(why) => break why,
+                    };
                 }
             }
         };
@@ -221,11 +251,59 @@ impl Ears {
     }
 }
 
+/// Waits for a random while, the longer the more listen, and lets what is
+/// heard meanwhile count as the same change.
+async fn let_others_go(
+    listener: &mut PgListener,
+    crowd: u32,
+    target: &Target,
+) -> Result<(), String> {
+    if crowd <= FEW {
+        return Ok(());
+    }
+    let pause = (SPREAD * crowd).mul_f64(rand::random_range(0.0..1.0));
+    let mut end = pin!(sleep(pause));
+    loop {
+        tokio::select! {
+            () = &mut end => return Ok(()),
+            heard = listener.try_recv() => match heard {
+                Ok(Some(_the_same)) => {}
+                Ok(None) => return Err("the connection was closed".to_owned()),
+                Err(error) => return Err(Failure::of(&error, target).unknown().message),
+            },
+        }
+    }
+}
+
+/// How many sessions listen as we do, as far as we may see them.
+const CROWD: &str = "(select count(*)::integer from pg_stat_activity a \
+    where a.application_name = current_setting('application_name'))";
+
+/// Counts them anew; it also finds out whether the connection lives.
+async fn count_crowd(listener: &mut PgListener, target: &Target) -> Result<u32, String> {
+    let sql = format!("select {CROWD} as crowd");
+    let rows = match timeout(LIMIT, link::collect(&mut *listener, sql)).await {
+        Ok(Ok(rows)) => rows,
+        Ok(Err(error)) => return Err(Failure::of(&error, target).unknown().message),
+        Err(_elapsed) => return Err(format!("{}: no answer in time", target.shown)),
+    };
+    Ok(crowd(&rows))
+}
+
+fn crowd(rows: &Rows) -> u32 {
+    let row = rows.iter().flatten().next();
+    let count = row.and_then(|row| row.try_get::<i32, _>("crowd").ok());
+    count
+        .and_then(|count| u32::try_from(count).ok())
+        .unwrap_or(1)
+}
+
 struct Look {
     in_recovery: bool,
     channel: String,
     pid: i32,
     session: String,
+    crowd: u32,
 }
 
 impl Look {
@@ -240,6 +318,7 @@ impl Look {
             channel: row.try_get("channel")?,
             pid: row.try_get("pid")?,
             session: row.try_get("session")?,
+            crowd: crowd(rows),
         })
     }
 }
@@ -302,6 +381,8 @@ async fn connect(options: &PgConnectOptions) -> Result<PgListener, sqlx::Error> 
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
+        // That it takes long is told by us, or by nobody.
+        .acquire_slow_threshold(Duration::MAX)
         .acquire_timeout(LIMIT)
         .connect_lazy_with(options.clone());
     let mut listener = PgListener::connect_with(&pool).await?;

@@ -61,7 +61,8 @@ impl SqliteStore {
         Server {
             incarnation: Incarnation(incarnation.unwrap_or_default()),
             in_recovery: false,
-            timeline: None,
+            // A file has no replicas that could be promoted: one timeline.
+            timeline: Some(1),
             known_for: None,
         }
     }

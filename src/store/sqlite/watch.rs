@@ -65,6 +65,9 @@ impl Watch for SqliteWatch {
     async fn next(&mut self) -> Notice {
         self.mailbox.next().await
     }
+
+    /// One host has no crowd.
+    fn spread(&self, _spread: bool) {}
 }
 
 impl Drop for SqliteWatch {

@@ -34,6 +34,32 @@ struct Member {
     own: bool,
 }
 
+/// Whether `pid` is `ancestor` or descends from it; `None` when there is no
+/// such process (any more).
+pub fn descends_from(pid: i32, ancestor: i32) -> Option<bool> {
+    // Whoever ends while it is looked at hands its children on, so that they
+    // are looked at again. Bounded, should it go on like that.
+    for _ in 0..16 {
+        let mut at = pid;
+        let mut next = stat::read(pid)?.parent;
+        loop {
+            if at == ancestor {
+                return Some(true);
+            }
+            // 0: the parent is out of sight.
+            if next <= 0 {
+                return Some(false);
+            }
+            at = next;
+            match stat::read(at) {
+                Some(found) => next = found.parent,
+                None => break,
+            }
+        }
+    }
+    Some(false)
+}
+
 /// What became of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Signalled {

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use crate::support::installation::as_owner;
+use crate::support::installation::{as_owner, checked, tool};
 use crate::support::run::run;
 use crate::support::server::Server;
 use crate::support::sys;
@@ -35,19 +36,38 @@ impl Bouncer {
         let ini = dir.join("pgbouncer.ini");
         fs::write(&ini, configuration).expect("write pgbouncer.ini");
         fs::set_permissions(&ini, fs::Permissions::from_mode(0o644)).expect("open pgbouncer.ini");
-        let mut command = as_owner(Path::new("/usr/sbin/pgbouncer"));
-        command.arg("-q").arg(&ini);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let child = command
-            .spawn()
-            .expect("start pgbouncer: install Debian's package `pgbouncer`");
+        let child = launch(&ini);
         let bouncer = Self { dir, child };
-        let socket = bouncer.dir.join(".s.PGSQL.6432");
-        until_true("PgBouncer listens", SOON, || socket.exists());
+        bouncer.wait();
         bouncer
+    }
+
+    fn wait(&self) {
+        until_true("PgBouncer listens", SOON, || {
+            UnixStream::connect(self.dir.join(".s.PGSQL.6432")).is_ok()
+        });
+    }
+
+    /// Kills it and starts it again.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.child = launch(&self.dir.join("pgbouncer.ini"));
+        self.wait();
+    }
+
+    /// Says something to its console.
+    pub fn command(&self, command: &str) {
+        let mut psql = Command::new(tool("psql"));
+        psql.args(["-XAtq", "-U", "postgres", "-d", "pgbouncer", "-p", "6432"]);
+        checked(psql.arg("-h").arg(&self.dir).args(["-c", command]));
+    }
+
+    fn kill(&mut self) {
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            sys::kill(pid, libc::SIGKILL);
+        }
+        let _status = self.child.wait();
+        let _socket = fs::remove_file(self.dir.join(".s.PGSQL.6432"));
     }
 
     /// The URL of a database, by way of PgBouncer.
@@ -61,9 +81,18 @@ impl Bouncer {
 
 impl Drop for Bouncer {
     fn drop(&mut self) {
-        if let Ok(pid) = i32::try_from(self.child.id()) {
-            sys::kill(pid, libc::SIGKILL);
-        }
-        let _status = self.child.wait();
+        self.kill();
     }
+}
+
+fn launch(ini: &Path) -> Child {
+    let mut command = as_owner(Path::new("/usr/sbin/pgbouncer"));
+    command.arg("-q").arg(ini);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+        .spawn()
+        .expect("start pgbouncer: install Debian's package `pgbouncer`")
 }

@@ -1,12 +1,16 @@
 //! What a commit is worth, and what a renewal costs.
 
-use leasewrap::lease::record::{Loss, Observed, Renewed};
+use std::time::Duration;
+
+use leasewrap::lease::ids::Revision;
+use leasewrap::lease::record::{Acquired, Loss, Observed, Renewed};
 use leasewrap::store::Store;
+use tokio::time::sleep;
 
 use super::bench_on;
-use crate::bench::{LIMIT, granted, run};
+use crate::bench::{self, Bench, LIMIT, granted, run};
 use crate::support::server::{Options, Server, Stop};
-use crate::support::wait::{SOON, until};
+use crate::support::wait::{SOON, until, until_true};
 
 #[test]
 fn a_renewal_is_a_hot_update_of_few_bytes() {
@@ -90,6 +94,58 @@ fn a_commit_survives_a_crash_whatever_the_default() {
         server.stop(Stop::Immediate);
         server.start_again();
         assert!(!one.record(0).await.released);
+    });
+}
+
+#[test]
+fn a_commit_that_no_standby_confirms_is_not_believed() {
+    let server = Server::start();
+    let bench = bench_on(&server);
+    let confirm = |names: &str| {
+        server.psql(&format!(
+            "alter system set synchronous_standby_names = '{names}'"
+        ));
+        server.psql("select pg_reload_conf()");
+        until_true("the setting has arrived", SOON, || {
+            server.psql("show synchronous_standby_names") == names
+        });
+    };
+    run(async {
+        let (mut one, mut two) = (bench.contender("one"), bench.contender("two"));
+        let (term, _) = one.take(0).await;
+        let other = Bench {
+            name: bench::name(),
+            ..bench.clone()
+        };
+        let mut three = other.contender("three");
+        let seen = three.observe().await;
+        let request = three.request(&seen, 0);
+        confirm("nobody");
+        // Longer than the server's own limits, which must not end such a wait
+        // with a success.
+        let limit = Duration::from_secs(1);
+        let taken = three.store.acquire(&request, limit).await.reply;
+        assert!(matches!(taken, Acquired::Unknown(_)), "{taken:?}");
+        let renewed = one
+            .store
+            .renew(&term, &one.terms.clone(), limit)
+            .await
+            .reply;
+        assert!(matches!(renewed, Renewed::Unknown(_)), "{renewed:?}");
+        sleep(limit * 2).await;
+        let settled = three.store.settle(&request, limit).await.reply;
+        assert!(
+            matches!(settled, Renewed::Unknown(_)),
+            "it is still under way: {settled:?}"
+        );
+        assert_eq!(
+            two.record(0).await.revision,
+            Revision(1),
+            "nobody sees it yet"
+        );
+        confirm("");
+        granted(three.store.settle(&request, LIMIT).await.reply);
+        granted(one.renew(&term).await);
     });
 }
 

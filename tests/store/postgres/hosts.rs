@@ -252,3 +252,34 @@ fn the_postmasters_start_stands_in_where_the_timeline_cannot_be_read() {
         assert_ne!(renewed.incarnation, grant.incarnation);
     });
 }
+
+#[test]
+fn a_crowd_is_told_one_after_the_other_and_a_holder_at_once() {
+    let server = Server::with(Options::default().set("max_connections", "200"));
+    let bench = bench_on(&server);
+    run(async {
+        let mut one = bench.contender("one");
+        let mut crowd: Vec<_> = (0..60).map(|_| bench.store().watch()).collect();
+        for watch in &mut crowd {
+            watch.spread(true);
+            assert_eq!(timeout(LIMIT, watch.next()).await, Ok(Notice::Connected));
+        }
+        // The last one knows how many there are by now.
+        let mut holder = bench.store().watch();
+        assert_eq!(timeout(LIMIT, holder.next()).await, Ok(Notice::Connected));
+        let start = Instant::now();
+        one.take(0).await;
+        assert_eq!(timeout(LIMIT, holder.next()).await, Ok(Notice::Changed));
+        let at_once = start.elapsed();
+        let told = crowd.iter_mut().map(|watch| async {
+            assert_eq!(timeout(LIMIT, watch.next()).await, Ok(Notice::Changed));
+            start.elapsed()
+        });
+        let mut told = futures_util::future::join_all(told).await;
+        told.sort_unstable();
+        println!(
+            "a holder after {at_once:?}, a crowd after {:?} to {:?}",
+            told[0], told[59]
+        );
+    });
+}

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use leasewrap::lease::record::Renewed;
 use leasewrap::store::{Notice, Store, StoreSettings, Watch};
 use tokio::time::timeout;
 
@@ -100,5 +101,34 @@ fn a_pooler_that_swallows_our_settings_is_found_out() {
             server.psql(waiting) == "0"
         });
         blocker.run("rollback");
+    });
+}
+
+#[test]
+fn a_restart_of_the_pooler_costs_nothing_and_a_pause_is_ridden_out() {
+    let server = Server::start();
+    let mut bouncer = Bouncer::start(&server, "transaction", "admin_users = postgres");
+    let bench = Bench::new(bench::settings(&bouncer.url("postgres"), "leasewrap"));
+    super::set_up(&bench.settings);
+    run(async {
+        let mut one = bench.contender("one");
+        let (term, grant) = one.take(0).await;
+        bouncer.restart();
+        one.renewed(&term).await;
+        bouncer.command("reconnect");
+        one.renewed(&term).await;
+        let (pause, resume) = ("pause postgres", "resume postgres");
+        bouncer.command(pause);
+        let limit = Duration::from_millis(500);
+        let renewed = one
+            .store
+            .renew(&term, &one.terms.clone(), limit)
+            .await
+            .reply;
+        assert!(matches!(renewed, Renewed::Unknown(_)), "{renewed:?}");
+        bouncer.command(resume);
+        one.renewed(&term).await;
+        bouncer.restart();
+        one.release(&term, &grant).await;
     });
 }
