@@ -52,8 +52,7 @@ fn acquisition_unanswered_and_found() {
     holder.wait_event("call-failed");
     proxy.mend();
     holder.wait_event("acquired");
-    let (token, _, _) = *scene.log.spans().last().expect("the first one has stamped");
-    let token = scene.log.wait_newer(token, SOON);
+    let token = scene.log.wait_newer(last, SOON);
     assert_eq!(
         scene.row(shared(), "token"),
         token.to_string(),
