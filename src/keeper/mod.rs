@@ -239,8 +239,9 @@ where
                 news = self.link.next() => Seen::Guard(news),
                 reply = self.calls.next() => Seen::Reply(reply),
                 notice = self.watcher.next() => Seen::Notice(notice),
-                message = message(self.watchdog.as_ref()) => Seen::Worker(message),
                 hook = self.hooks.next() => Seen::Hook(hook),
+                // Last: anybody may write to that socket, and without end.
+                message = message(self.watchdog.as_ref()) => Seen::Worker(message),
             };
             self.handle(seen);
         }

@@ -147,7 +147,8 @@ pub struct Acquire {
     pub holder: HolderId,
     /// What must be there still.
     pub expected: Expected,
-    /// The incarnation of the server that was watched.
+    /// The incarnation of the server that was watched; no other must be
+    /// written to, when the acquisition is settled either.
     pub server_incarnation: Incarnation,
     /// Later writes may have been lost: the token jumps (contract, section 4).
     pub in_doubt: bool,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::lease::ids::{HolderId, Incarnation, Revision, Slot, Token};
 use crate::lease::record::{Fault, Grant, Loss, Record, Request, RequestKind, Reserved, Unknown};
 
-/// The columns of one row. Durations are in microseconds.
+/// The columns of one row.
 pub(super) trait Columns {
     /// How a call fails.
     type Failure: From<Unknown>;
@@ -20,12 +20,9 @@ pub(super) trait Columns {
     fn number(&self, column: &str) -> Result<Option<i64>, Self::Failure>;
     /// True; null is false.
     fn flag(&self, column: &str) -> Result<bool, Self::Failure>;
-
-    /// Microseconds as a duration; what is not positive is zero.
-    fn duration(&self, column: &str) -> Result<Duration, Self::Failure> {
-        let micros = self.number(column)?.unwrap_or(0);
-        Ok(Duration::from_micros(u64::try_from(micros).unwrap_or(0)))
-    }
+    /// A duration, however the database writes it; null, and what is not
+    /// positive, is zero.
+    fn duration(&self, column: &str) -> Result<Duration, Self::Failure>;
 
     /// A number that must be there.
     fn there(&self, column: &str) -> Result<i64, Self::Failure> {
@@ -59,12 +56,16 @@ pub(super) trait Columns {
             return Ok(None);
         };
         let released = self.flag("released")?;
+        let ttl = self.duration("ttl")?;
+        let held_for = self.duration("held_for")?;
+        let hold_at_least = self.duration("hold_at_least")?;
         let held_back = if released {
-            self.duration("held_back_us")?
+            hold_at_least.saturating_sub(held_for)
         } else {
             Duration::ZERO
         };
-        let remaining = self.duration("reserved_us")?;
+        let expires_in = self.duration("expires_in")?;
+        let remaining = self.duration("reserved_in")?.min(ttl);
         let reserved = match self.text("reserved_for")? {
             Some(label) if released && !remaining.is_zero() => Some(Reserved { label, remaining }),
             _ => None,
@@ -77,12 +78,12 @@ pub(super) trait Columns {
             token: Token(self.there("token")?),
             closed_token: self.number("closed_token")?.map(Token),
             revision: Revision(self.there("revision")?),
-            ttl: self.duration("ttl_us")?,
-            takeover_delay: self.duration("takeover_delay_us")?,
+            ttl,
+            takeover_delay: self.duration("takeover_delay")?,
             released,
-            expired: self.flag("expired")?,
-            expires_in: self.duration("expires_in_us")?,
-            held_for: self.duration("held_for_us")?,
+            expired: expires_in.is_zero(),
+            expires_in,
+            held_for,
             held_back,
             reserved,
             incarnation: Incarnation(self.words("row_incarnation")?),

@@ -87,8 +87,9 @@ pub trait Store: Send {
 
     /// Looks for a row that is held by `request.holder` whatever its token:
     /// an acquisition whose answer never came is settled so. Renews it when
-    /// it is there and live. It first waits for the acquisition's statement
-    /// where that still runs.
+    /// it is there and live, but only on `request.server_incarnation`: since
+    /// then another one may have taken the row, and a failover lost that. It
+    /// first waits for the acquisition's statement where that still runs.
     fn settle(
         &mut self,
         request: &Acquire,

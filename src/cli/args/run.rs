@@ -122,7 +122,9 @@ struct StandbyArgs {
     #[arg(long)]
     no_wait: bool,
 
-    /// After a loss or a step-down, stand by again instead of ending
+    /// After a loss, a failed precheck or a step-down, stand by again
+    ///
+    /// With a new guard and a new holder, instead of ending.
     #[arg(long, env = "LEASEWRAP_REJOIN", hide_env_values = true)]
     rejoin: bool,
 
@@ -264,7 +266,7 @@ pub struct RunOptions {
     pub terms: Terms,
     /// How long to stand by: `None` for ever, zero not at all.
     pub wait: Option<Duration>,
-    /// Stand by again after a loss or a step-down.
+    /// Stand by again after a loss, a failed precheck or a step-down.
     pub rejoin: bool,
     /// When an unreleased lease may be taken.
     pub takeover: Takeover,

@@ -201,6 +201,18 @@ fn hints_fit_the_mistake() {
             vec!["--quiet", "--verbose"],
         ),
         (
+            vec!["--db", DB, "--precheck", " ", "--", "w"],
+            vec!["--precheck", "is empty", "command of the shell"],
+        ),
+        (
+            vec!["--db", DB, "--hook-timeout", "0s", "--", "w"],
+            vec!["--hook-timeout: '0s'", "no time at all"],
+        ),
+        (
+            vec!["--db", DB, "--worker-watchdog", "0ms", "--", "w"],
+            vec!["--worker-watchdog: '0ms'", "no time at all"],
+        ),
+        (
             vec!["--db", DB, "--rejoin=maybe", "--", "w"],
             vec!["--rejoin", "maybe"],
         ),
@@ -234,6 +246,25 @@ fn each_option_has_its_variable_and_the_command_line_wins() {
         (StopTo::Worker, 9)
     );
     assert!(matches!(&options.db.source, DbSource::Urls(urls) if urls[0].reveal() == DB));
+}
+
+#[test]
+fn hooks_have_their_variables() {
+    let none = run(&["--db", DB, "--", "w"], &[]);
+    assert_eq!((none.hooks.precheck, none.hooks.on_event), (None, None));
+    assert_eq!(none.hooks.timeout, Duration::from_secs(5));
+    assert_eq!(none.worker_watchdog, None);
+    let environment = [
+        ("LEASEWRAP_PRECHECK", "test -e x"),
+        ("LEASEWRAP_ON_EVENT", "logger"),
+        ("LEASEWRAP_HOOK_TIMEOUT", "7s"),
+        ("LEASEWRAP_WORKER_WATCHDOG", "1m"),
+    ];
+    let all = run(&["--db", DB, "--", "w"], &environment);
+    assert_eq!(all.hooks.precheck, Some("test -e x".into()));
+    assert_eq!(all.hooks.on_event, Some("logger".into()));
+    assert_eq!(all.hooks.timeout, Duration::from_secs(7));
+    assert_eq!(all.worker_watchdog, Some(Duration::from_secs(60)));
 }
 
 #[test]

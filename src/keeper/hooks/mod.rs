@@ -28,6 +28,9 @@ use crate::wire::{PgOptions, Start, StopTo, Variable};
 /// So many hooks that cannot be killed are put up with; then no more are run.
 const STUCK: usize = 4;
 
+/// What a hook leaves behind has so long to end: the next one waits for it.
+const LEFT_BEHIND: Duration = Duration::from_millis(100);
+
 /// When leasewrap ends: so long after they were killed, hooks that are still
 /// there are left to their guards.
 const KILL_LIMIT: Duration = Duration::from_secs(1);
@@ -285,8 +288,7 @@ impl Hooks {
             grace: Duration::ZERO,
             stop_signal: libc::SIGTERM,
             stop_to: StopTo::Tree,
-            // What a hook leaves behind has to go at once: the next one waits.
-            stop_timeout: Duration::ZERO,
+            stop_timeout: LEFT_BEHIND,
             variables,
         };
         Running::start(what, command, start, input, now)

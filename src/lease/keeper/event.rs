@@ -136,7 +136,9 @@ pub enum Command {
         /// Time limit of the call.
         limit: Duration,
     },
-    /// Find out what became of an acquisition that was never answered.
+    /// Find out what became of an acquisition that was never answered, and
+    /// renew what it has taken, but only on the incarnation that it names;
+    /// or, with nothing left of our right, renew on that incarnation only.
     Settle {
         /// The acquisition.
         request: Acquire,

@@ -223,6 +223,11 @@ impl Search {
         self.failures = 0;
         // Who may read may not be allowed to write.
         self.refused = self.refused.take_if(|refused| refused.call.writes());
+        // On a new incarnation, what it may have taken is free by watching
+        // only, for us as for everybody.
+        let incarnation = &observation.server.incarnation;
+        self.ghosts
+            .retain(|ghost| ghost.attempt.request.server_incarnation == *incarnation);
         for ghost in &mut self.ghosts {
             ghost.settled = true;
         }

@@ -34,8 +34,12 @@ enum Doing {
         initialised: bool,
     },
     Initialising,
-    /// What is to be taken when the precheck passes.
-    Prechecking(Candidate),
+    Prechecking {
+        /// What is to be taken when it passes.
+        candidate: Candidate,
+        /// `--wait` ends then.
+        until: Option<BootInstant>,
+    },
 }
 
 impl Standby {
@@ -109,8 +113,10 @@ impl Standby {
     pub(super) fn wakeup(&self) -> Option<BootInstant> {
         match &self.doing {
             Doing::Idle { until } => Some(*until),
+            // Its own limit may be far longer.
+            Doing::Prechecking { until, .. } => *until,
             // Answered within its own limit.
-            Doing::Observing { .. } | Doing::Initialising | Doing::Prechecking(_) => None,
+            Doing::Observing { .. } | Doing::Initialising => None,
         }
     }
 
@@ -124,13 +130,13 @@ impl Standby {
                     Self::failed(self.search, Call::Init, unknown, context, out)
                 }
                 // Not asked for.
-                (Doing::Idle { .. } | Doing::Observing { .. } | Doing::Prechecking(_), _) => {
+                (Doing::Idle { .. } | Doing::Observing { .. } | Doing::Prechecking { .. }, _) => {
                     State::Standby(self)
                 }
             },
             Event::Changed => match self.doing {
                 Doing::Idle { .. } => self.observe(false, context, out),
-                Doing::Observing { .. } | Doing::Initialising | Doing::Prechecking(_) => {
+                Doing::Observing { .. } | Doing::Initialising | Doing::Prechecking { .. } => {
                     self.look_again = true;
                     State::Standby(self)
                 }
@@ -152,7 +158,7 @@ impl Standby {
         }
     }
 
-    fn woken(self, context: &Context<'_>, out: &mut Commands) -> State {
+    fn woken(mut self, context: &Context<'_>, out: &mut Commands) -> State {
         match self.doing {
             Doing::Idle { until } if context.at() < until => State::Standby(self),
             Doing::Idle { .. } => {
@@ -163,7 +169,13 @@ impl Standby {
                     self.observe(false, context, out)
                 }
             }
-            Doing::Observing { .. } | Doing::Initialising | Doing::Prechecking(_) => {
+            Doing::Prechecking {
+                until: Some(until), ..
+            } if context.at() >= until => {
+                self.search.reason = Reason::Unfit;
+                self.give_up(context, out)
+            }
+            Doing::Observing { .. } | Doing::Initialising | Doing::Prechecking { .. } => {
                 State::Standby(self)
             }
         }
@@ -281,7 +293,10 @@ impl Standby {
             self.search.prechecking = true;
             out.push(Command::Precheck);
         }
-        self.doing = Doing::Prechecking(candidate);
+        self.doing = Doing::Prechecking {
+            candidate,
+            until: self.search.wait_until(context),
+        };
         State::Standby(self)
     }
 
@@ -289,11 +304,11 @@ impl Standby {
         self.search.prechecking = false;
         match self.doing {
             // What was judged before is compared by the acquisition itself.
-            Doing::Prechecking(candidate) if fit && self.search.guard_ready => {
+            Doing::Prechecking { candidate, .. } if fit && self.search.guard_ready => {
                 Acquiring::ask(self.search, candidate, context, out)
             }
-            Doing::Prechecking(_) if fit => self.observe(false, context, out),
-            Doing::Prechecking(_) => {
+            Doing::Prechecking { .. } if fit => self.observe(false, context, out),
+            Doing::Prechecking { .. } => {
                 self.search.reason = Reason::Unfit;
                 if self.search.over(context) {
                     return self.give_up(context, out);
@@ -318,7 +333,7 @@ impl Standby {
                     Doing::Idle { .. }
                     | Doing::Observing { .. }
                     | Doing::Initialising
-                    | Doing::Prechecking(_) => State::Standby(self),
+                    | Doing::Prechecking { .. } => State::Standby(self),
                 }
             }
             GuardEvent::Gone if context.config.attached => {

@@ -94,6 +94,13 @@ impl Stopping {
         match event {
             Event::Guard(event) => return self.guard(event, context, out),
             Event::Wake => {}
+            // Settling, which renews past the deadline, takes any token.
+            Event::Renewed { reply: Renewed::Granted { grant, .. }, .. }
+                if grant.token != self.tenure.term.token =>
+            {
+                self.tenure.calling = false;
+                self.lost(Loss::OtherToken(grant.token), out);
+            }
             Event::Renewed { sent_at, reply: Renewed::Granted { grant, request: _ } } => {
                 // Before the answer is noted: it never revives a right.
                 self.enforce(context, out);

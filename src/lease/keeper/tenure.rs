@@ -4,7 +4,7 @@
 use super::event::{Command, Transition};
 use super::search::{Attempt, Search};
 use super::{Commands, Context};
-use crate::lease::record::{Grant, Request, RequestKind, Term, Unknown};
+use crate::lease::record::{Acquire, Grant, Request, RequestKind, Term, Unknown};
 use crate::lease::time::BootInstant;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -17,6 +17,8 @@ pub(super) struct Tenure {
     pub(super) deadline: BootInstant,
     /// How many renewals in a row have failed.
     pub(super) failures: u32,
+    /// The acquisition that began it.
+    request: Acquire,
     /// A renewal is under way.
     pub(super) calling: bool,
     /// A precheck is under way.
@@ -47,6 +49,7 @@ impl Tenure {
             since: sent_at,
             deadline: sent_at + context.timing().trust(),
             failures: 0,
+            request: request.clone(),
             calling: false,
             prechecking: search.prechecking,
             next,
@@ -63,13 +66,29 @@ impl Tenure {
         let due = !self.calling && context.at() >= self.next;
         if due {
             self.calling = true;
-            let limit = self.call_limit(context);
-            out.push(Command::Renew {
-                term: self.term.clone(),
-                limit,
-            });
+            out.push(self.renewal(context));
         }
         due
+    }
+
+    /// With nothing left of its right, another one may have taken the lease,
+    /// and a failover may have lost that. A renewal on the new incarnation
+    /// would then hide the doubt from everybody, and free the lease by its
+    /// release while that other one lives: on a new incarnation there must
+    /// be none. Settling compares the incarnation.
+    fn renewal(&self, context: &Context<'_>) -> Command {
+        let limit = self.call_limit(context);
+        if context.at() < self.deadline {
+            return Command::Renew {
+                term: self.term.clone(),
+                limit,
+            };
+        }
+        let request = Acquire {
+            server_incarnation: self.grant.incarnation.clone(),
+            ..self.request.clone()
+        };
+        Command::Settle { request, limit }
     }
 
     /// At most a third of what is left, so that another one can follow. With

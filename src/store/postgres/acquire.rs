@@ -237,7 +237,7 @@ impl PgStore {
             ("quiet", &sql::text(quiet)),
         ];
         let acquire = sql::fill(sql::ACQUIRE, &[("take", take), ("above_same", &above_same)]);
-        let parts = [sql::LIMITS, sql::ONE_AT_A_TIME, sql::LOCK_ROWS, &acquire];
+        let parts = [sql::LIMITS, sql::ONE_AT_A_TIME, sql::LOCK_ROW, &acquire];
         self.message(&parts, values, left)
     }
 }

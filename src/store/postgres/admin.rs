@@ -20,9 +20,7 @@ use crate::store::deadline::Deadline;
 /// without `lease` there is none.
 const STATUS: &str = "
 with at as materialized (select clock_timestamp() as now)
-select pg_is_in_recovery() as in_recovery,
-    i.incarnation,
-    (extract(epoch from at.now - k.since) * 1000)::bigint as known_ms,
+select s.in_recovery, s.incarnation,
     (extract(epoch from at.now) * 1000)::bigint as now_ms,
     n.name as lease,
     coalesce(p.paused, false) as paused,
@@ -36,8 +34,7 @@ select pg_is_in_recovery() as in_recovery,
     (extract(epoch from l.released_at) * 1000)::bigint as released_ms,
     :row_columns
 from at
-cross join lateral (select :schema.incarnation() as incarnation) i
-left join :schema.lease_incarnation k on k.incarnation = i.incarnation
+cross join lateral :schema.server() s
 left join (
     select a.name from :schema.lease a
     union select b.name from :schema.lease_pause b where b.paused
@@ -56,9 +53,9 @@ order by a.backend_start;
 
 /// The history, oldest first. The first row says what the server is.
 const HISTORY: &str = "
-select pg_is_in_recovery() as in_recovery, :schema.incarnation() as incarnation,
-    null::bigint as known_ms,
-    (extract(epoch from clock_timestamp()) * 1000)::bigint as now_ms;
+select s.in_recovery, s.incarnation,
+    (extract(epoch from clock_timestamp()) * 1000)::bigint as now_ms
+from :schema.server() s;
 select * from (
     select e.id, (extract(epoch from e.at) * 1000)::bigint as at_ms, e.name as lease, e.slot,
         e.token, e.label, e.what, e.why
@@ -75,14 +72,14 @@ update :schema.lease l
 set request_token = l.token, request_kind = 'step-down', request_to = :to,
     requested_at = clock_timestamp()
 where l.name = :lease and l.released_at is null
-returning l.slot, l.token, l.label, (extract(epoch from l.ttl) * 1000000)::bigint as ttl_us;
+returning l.slot, l.token, l.label, extract(epoch from l.ttl) as ttl;
 ";
 
 /// Closes a token that is current and not given back. Zero rows: it is not.
 const CLOSE: &str = "
 update :schema.lease l set closed_token = l.token
 where l.name = :lease and l.slot = :slot and l.token = :token and l.released_at is null
-returning (extract(epoch from l.ttl) * 1000000)::bigint as ttl_us;
+returning extract(epoch from l.ttl) as ttl;
 ";
 
 /// Pauses or resumes. One row where that changed something; the reason is
@@ -228,7 +225,7 @@ impl Admin for PgStore {
                 slot: cells.slot()?.ok_or_else(calls::no_row)?,
                 token,
                 label: cells.words("label")?,
-                ttl: cells.duration("ttl_us")?,
+                ttl: cells.duration("ttl")?,
                 request: Request {
                     token,
                     kind: RequestKind::StepDown { to: to.clone() },
@@ -257,7 +254,7 @@ impl Admin for PgStore {
             ("token", &token),
         ];
         let rows = self.write(limit, CLOSE, &values).await?;
-        match rows.first().map(|row| Cells(row).duration("ttl_us")) {
+        match rows.first().map(|row| Cells(row).duration("ttl")) {
             None => Ok(Closed::NotCurrent),
             Some(ttl) => self.read(ttl).map(|ttl| Closed::Done { ttl }),
         }

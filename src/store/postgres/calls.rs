@@ -8,7 +8,7 @@ use super::fault::{Failure, READ_ONLY};
 use super::link::Rows;
 use super::row::{Cells, Columns, timeline};
 use super::schema::Missing;
-use super::{PgStore, SeenTime, schema, sql};
+use super::{Known, PgStore, SeenTime, schema, sql};
 use crate::lease::ids::{Incarnation, Token};
 use crate::lease::record::{
     Acquire, Fault, Grant, Loss, Observation, Observed, Pause, Released, Renewed, Server, Term,
@@ -41,10 +41,8 @@ impl PgStore {
             Err(failure) => Err(failure),
         };
         match seen {
-            Ok(Some(observation)) => {
-                if observation.server.known_for.is_none() {
-                    self.note_incarnation(deadline).await;
-                }
+            Ok(Some(mut observation)) => {
+                observation.server.known_for = self.known_for(&observation.server, deadline).await;
                 Observed::Seen(observation)
             }
             Ok(None) => Observed::NoSchema,
@@ -74,7 +72,8 @@ impl PgStore {
             (Some(version), Some(_)) if version >= schema::VERSION => {}
             _ => return Ok(None),
         }
-        let database_us = first.there("now_us")?;
+        let database_us = first.duration("now")?.as_micros();
+        let database_us = i64::try_from(database_us).unwrap_or(i64::MAX);
         self.seen_time = Some(SeenTime {
             sent_at,
             database_us,
@@ -113,13 +112,41 @@ impl PgStore {
         failure.unknown()
     }
 
-    /// Keeps the record of incarnations; where that fails the next poll tries again.
-    async fn note_incarnation(&mut self, deadline: Deadline) {
-        let build = |store: &Self, left| {
-            let values = [("quiet", "'on'")];
-            store.message(&[sql::LIMITS, sql::NOTE_INCARNATION], &values, left)
+    /// How long the schema has known the present incarnation: asked once, and
+    /// never on the first timeline, where it makes no difference.
+    async fn known_for(&mut self, server: &Server, deadline: Deadline) -> Option<Duration> {
+        if server.timeline == Some(1) {
+            return None;
+        }
+        let known = self.known.as_ref();
+        if known.is_none_or(|known| known.incarnation != server.incarnation) {
+            self.look_up(&server.incarnation, deadline).await?;
+        }
+        let known = self.known.as_ref()?;
+        Some(known.known_for + (self.clock)().saturating_since(known.asked_at))
+    }
+
+    /// Asks how long it is known. Where it is not, the record of incarnations
+    /// begins to know it; where that fails, the next poll tries again.
+    async fn look_up(&mut self, incarnation: &Incarnation, deadline: Deadline) -> Option<()> {
+        let text = sql::text(&incarnation.0);
+        let build =
+            |store: &Self, left| store.message(&[sql::KNOWN], &[("incarnation", &text)], left);
+        let rows = self.call(deadline, build).await.reply.ok()?;
+        let Some(cells) = rows.iter().flatten().next().map(Cells) else {
+            let build = |store: &Self, left| {
+                let values = [("quiet", "'on'")];
+                store.message(&[sql::LIMITS, sql::NOTE_INCARNATION], &values, left)
+            };
+            let _known_from_the_next_poll_on = self.call(deadline, build).await;
+            return None;
         };
-        let _tried_again_at_the_next_poll = self.call(deadline, build).await;
+        self.known = Some(Known {
+            incarnation: incarnation.clone(),
+            asked_at: (self.clock)(),
+            known_for: cells.duration("known").ok()?,
+        });
+        Some(())
     }
 
     pub(super) async fn renew_call(
@@ -191,10 +218,13 @@ impl PgStore {
             holder: request.holder,
             token: Token(0),
         };
+        // Any token, but only where the acquisition was to be.
+        let same_server = sql::text(&request.server_incarnation.0);
+        let same_server = format!("at.incarnation = {same_server}");
         let answer = self
             .call(deadline, |store, left| {
                 let parts = [sql::LIMITS, sql::ONE_AT_A_TIME, sql::RENEW];
-                store.renewal(&parts, &term, "true", &request.terms, left)
+                store.renewal(&parts, &term, &same_server, &request.terms, left)
             })
             .await;
         let sent_at = answer.sent_at;
@@ -352,12 +382,11 @@ impl PgStore {
 /// What a server says of itself along with every reply.
 pub(super) fn server(cells: &Cells<'_>) -> Result<Server, Failure> {
     let incarnation = Incarnation(cells.words("incarnation")?);
-    let known_ms = cells.number("known_ms")?;
     Ok(Server {
         timeline: timeline(&incarnation),
         incarnation,
         in_recovery: cells.flag("in_recovery")?,
-        known_for: known_ms.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0))),
+        known_for: None,
     })
 }
 

@@ -47,6 +47,15 @@ pub struct PgStore {
     /// Written with a notification refused (its queue was full): try with one
     /// again next time.
     seen_time: Option<SeenTime>,
+    known: Option<Known>,
+}
+
+/// How long the schema had known an incarnation when it was asked. (Not since
+/// when: it may be longer than this host runs.)
+struct Known {
+    incarnation: Incarnation,
+    asked_at: BootInstant,
+    known_for: Duration,
 }
 
 /// The database's clock when a poll was answered.
@@ -68,6 +77,7 @@ impl PgStore {
             clock,
             why: String::new(),
             seen_time: None,
+            known: None,
         }
     }
 

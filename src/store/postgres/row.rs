@@ -1,7 +1,10 @@
 //! The columns of Postgres's rows.
 
-use sqlx::Row;
+use std::fmt::Display;
+use std::time::Duration;
+
 use sqlx::postgres::PgRow;
+use sqlx::{Row, ValueRef};
 
 use super::fault::Failure;
 use crate::lease::ids::Incarnation;
@@ -15,27 +18,42 @@ impl Columns for Cells<'_> {
     type Failure = Failure;
 
     fn text(&self, column: &str) -> Result<Option<String>, Failure> {
-        let text = self.0.try_get::<Option<String>, _>(column);
-        text.map_err(|error| unreadable(column, &error).into())
+        Ok(self.raw(column)?.map(str::to_owned))
     }
 
     fn number(&self, column: &str) -> Result<Option<i64>, Failure> {
-        let number = self.0.try_get::<Option<i64>, _>(column);
-        // Or of four bytes.
-        let number =
-            number.or_else(|_| Ok(self.0.try_get::<Option<i32>, _>(column)?.map(i64::from)));
-        number.map_err(|error: sqlx::Error| unreadable(column, &error).into())
+        let number = self.raw(column)?.map(str::parse).transpose();
+        number.map_err(|error| unreadable(column, &error).into())
     }
 
     fn flag(&self, column: &str) -> Result<bool, Failure> {
-        let flag = self.0.try_get::<Option<bool>, _>(column);
-        let flag = flag.map_err(|error| unreadable(column, &error))?;
-        Ok(flag.unwrap_or(false))
+        Ok(self.raw(column)? == Some("t"))
+    }
+
+    /// Seconds, as `extract(epoch from …)` gives them.
+    fn duration(&self, column: &str) -> Result<Duration, Failure> {
+        let seconds = self.raw(column)?.unwrap_or("0").parse::<f64>();
+        let seconds = seconds.map_err(|error| unreadable(column, &error))?;
+        Ok(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
+    }
+}
+
+impl Cells<'_> {
+    /// The value as Postgres writes it, whatever its type: the simple
+    /// protocol has texts alone. So nothing needs a cast in SQL, which a
+    /// fresh session would pay for.
+    fn raw(&self, column: &str) -> Result<Option<&str>, Failure> {
+        let wrong = |error: &dyn Display| Failure::from(unreadable(column, error));
+        let value = self.0.try_get_raw(column).map_err(|error| wrong(&error))?;
+        if value.is_null() {
+            return Ok(None);
+        }
+        value.as_str().map(Some).map_err(|error| wrong(&error))
     }
 }
 
 /// The timeline of an incarnation as `incarnation()` writes it.
 pub(super) fn timeline(incarnation: &Incarnation) -> Option<u32> {
     let (_system, timeline) = incarnation.0.split_once('/')?;
-    timeline.parse().ok()
+    u32::from_str_radix(timeline, 16).ok()
 }

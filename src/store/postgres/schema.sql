@@ -86,27 +86,36 @@ create table :schema.event (
 );
 create index event_name_at on :schema.event (name, at);
 
--- Which database this is, as far as lost commits go: the system's identifier
--- and the timeline; the postmaster's start where they cannot be read.
-create or replace function :schema.incarnation() returns text
-language plpgsql volatile set search_path = pg_catalog, pg_temp as $leasewrap$
+-- What the server is. The versions are those of `lease_schema`: a poll does
+-- not read a table for them. `incarnation` tells which database this is, as
+-- far as lost commits go: the system's identifier and the timeline; the
+-- postmaster's start where they cannot be read.
+create or replace function :schema.server(out version integer, out compatible_from integer,
+    out in_recovery boolean, out incarnation text)
+language plpgsql volatile as $leasewrap$
 begin
-    if pg_is_in_recovery() then
-        return 'in recovery';
+    version := 1;
+    compatible_from := 1;
+    in_recovery := pg_is_in_recovery();
+    if in_recovery then
+        incarnation := 'in recovery';
+        return;
     end if;
-    return (select c.system_identifier::text from pg_control_system() c) || '/'
+    begin
         -- pg_control_checkpoint() still shows the old timeline for minutes
         -- after a promotion.
-        || ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer;
-exception when insufficient_privilege or feature_not_supported or undefined_function then
-    return 'started ' || extract(epoch from pg_postmaster_start_time());
+        incarnation := (pg_control_system()).system_identifier || '/'
+            || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8);
+    exception when insufficient_privilege or feature_not_supported or undefined_function then
+        incarnation := 'started ' || extract(epoch from pg_postmaster_start_time());
+    end;
 end
 $leasewrap$;
 
 -- Tells listeners, and the history, of every change of holder, token, closed
 -- token or release and of every request, whoever makes it.
 create or replace function :schema.lease_changed() returns trigger
-language plpgsql set search_path = pg_catalog, pg_temp as $leasewrap$
+language plpgsql as $leasewrap$
 declare
     what text;
     why text := coalesce(current_setting('leasewrap.why', true), '');
@@ -134,11 +143,10 @@ begin
     begin
         insert into :schema.event (name, slot, token, label, what, why)
         values (new.name, new.slot, new.token, new.label, what, why);
-        if what = 'acquired' then
+        if what = 'acquired' and random() < 0.1 then
             delete from :schema.event e where e.id in (
-                select o.id from :schema.event o
-                where o.name = new.name and o.at < clock_timestamp() - interval '30 days'
-                limit 1000 for update skip locked);
+                select o.id from (select id, at from :schema.event order by id limit 1000) o
+                where o.at < clock_timestamp() - interval '30 days');
         end if;
     exception when others then
         -- The history never stands in the way of a lease.
@@ -304,8 +312,8 @@ begin
 end
 $leasewrap$;
 
-grant execute on function :schema.incarnation(), :schema.lockers(text, integer),
+grant execute on function :schema.server(), :schema.lockers(text, integer),
     :schema.end_lockers(text, integer), :schema.fence(text, bigint, interval) to public;
 
 insert into :schema.lease_schema (version, compatible_from) values (1, 1);
-insert into :schema.lease_incarnation (incarnation) values (:schema.incarnation());
+insert into :schema.lease_incarnation (incarnation) select s.incarnation from :schema.server() s;

@@ -70,22 +70,17 @@ select pg_advisory_xact_lock(:advisory_class, :advisory_key)::text;
 
 /// Reads all of a lease. Always at least one row; without `slot` the lease
 /// has no row. Compares nothing. By its comment `status` tells who stands by.
+///
+/// A start waits for it in a session that knows nothing yet: every table and
+/// every function that it names costs there. So differences are made of
+/// intervals and written as they are; all else is done where they are read.
 pub(super) const OBSERVE: &str = "/* leasewrap poll */
-with at as materialized (select clock_timestamp() as now)
-select pg_is_in_recovery() as in_recovery,
-    i.incarnation,
-    (extract(epoch from at.now - k.since) * 1000)::bigint as known_ms,
-    v.version,
-    v.compatible_from,
-    :session_mark,
-    (extract(epoch from at.now) * 1000000)::bigint as now_us,
-    coalesce(p.paused, false) as paused,
-    p.reason as pause_reason,
+select s.version, s.compatible_from, s.incarnation, s.in_recovery,
+    extract(epoch from at.now - timestamptz 'epoch') as now,
+    :session_mark, p.paused, p.reason as pause_reason,
     :row_columns
-from at
-cross join lateral (select :schema.incarnation() as incarnation) i
-left join :schema.lease_schema v on true
-left join :schema.lease_incarnation k on k.incarnation = i.incarnation
+from (select clock_timestamp() as now offset 0) at
+cross join lateral :schema.server() s
 left join :schema.lease_pause p on p.name = :name
 left join :schema.lease l on l.name = :name
 order by l.slot
@@ -94,45 +89,45 @@ order by l.slot
 /// The columns of a row `l` at the database's time `at.now`.
 pub(super) const ROW_COLUMNS: &str = "
     l.slot,
-    l.holder::text as holder,
+    l.holder,
     l.label,
     l.value,
     l.token,
     l.closed_token,
     l.revision,
-    (extract(epoch from l.ttl) * 1000000)::bigint as ttl_us,
-    (extract(epoch from l.takeover_delay) * 1000000)::bigint as takeover_delay_us,
+    extract(epoch from l.ttl) as ttl,
+    extract(epoch from l.takeover_delay) as takeover_delay,
+    extract(epoch from l.hold_at_least) as hold_at_least,
     l.released_at is not null as released,
-    at.now >= l.expires_at as expired,
-    (extract(epoch from l.expires_at - at.now) * 1000000)::bigint as expires_in_us,
-    (extract(epoch from at.now - l.acquired_at) * 1000000)::bigint as held_for_us,
-    (extract(epoch from least(l.acquired_at + l.hold_at_least - at.now, l.hold_at_least))
-        * 1000000)::bigint as held_back_us,
+    extract(epoch from l.expires_at - at.now) as expires_in,
+    extract(epoch from at.now - l.acquired_at) as held_for,
     l.reserved_for,
-    (extract(epoch from least(l.reserved_until - at.now, l.ttl)) * 1000000)::bigint
-        as reserved_us,
+    extract(epoch from l.reserved_until - at.now) as reserved_in,
     l.incarnation as row_incarnation,
     l.request_token,
     l.request_kind,
     l.request_to
 ";
 
+/// How long the schema has known an incarnation. No row: it does not yet.
+pub(super) const KNOWN: &str = "
+select extract(epoch from clock_timestamp() - k.since) as known
+from :schema.lease_incarnation k where k.incarnation = :incarnation
+";
+
 /// Notes that the schema has met this incarnation. Zero rows: it had already.
 pub(super) const NOTE_INCARNATION: &str = "
 insert into :schema.lease_incarnation (incarnation)
-select i.incarnation from (select :schema.incarnation() as incarnation) i
+select s.incarnation from :schema.server() s
 on conflict (incarnation) do nothing;
 ";
 
-/// Locks the row to take, and those above our slots, before they are
-/// compared: what stands in them cannot change any more then. Fails with
-/// 55P03 where somebody else holds the row.
-pub(super) const LOCK_ROWS: &str = "
+/// Locks the row to take before it is compared: what stands in it cannot
+/// change any more then. Fails with 55P03 where somebody else holds it. Rows
+/// of other slots need no lock: one acquisition runs at a time.
+pub(super) const LOCK_ROW: &str = "
 select l.slot from :schema.lease l where l.name = :name and l.slot = :slot
 for update :nowait;
-select l.slot from :schema.lease l
-where l.name = :name and l.slot >= :slots and l.slot <> :slot
-for key share nowait;
 ";
 
 /// Takes a row that is as it was watched: compares token, revision and
@@ -142,7 +137,7 @@ for key share nowait;
 /// it, nothing was written.
 pub(super) const ACQUIRE: &str = "
 with at as materialized (
-    select clock_timestamp() as now, :schema.incarnation() as incarnation
+    select clock_timestamp() as now, s.incarnation from :schema.server() s
 ),
 seen as materialized (
     select at.now, at.incarnation,
@@ -204,7 +199,7 @@ pub(super) const CLOSE_WATCHED: &str = "
 update :schema.lease l set closed_token = l.token
 where l.name = :name and l.slot = :slot
     and l.token = :token and l.revision = :revision and l.released_at is null
-    and :schema.incarnation() = :server_incarnation
+    and (select s.incarnation from :schema.server() s) = :server_incarnation
 returning l.token;
 select e.who from :schema.lease l cross join lateral :schema.end_lockers(l.name, l.slot) e
 where l.name = :name and l.slot = :slot
@@ -219,10 +214,11 @@ pub(super) const LOCKERS: &str = "select who from :schema.lockers(:name, :slot)"
 /// (as of the statement's start).
 pub(super) const RENEW: &str = "
 with at as materialized (
-    select clock_timestamp() as now, :schema.incarnation() as incarnation,
+    select clock_timestamp() as now, s.incarnation,
         set_config('lock_timeout', :lock_timeout, true),
         set_config('synchronous_commit', case current_setting('synchronous_commit')
             when 'remote_apply' then 'remote_apply' else 'on' end, true)
+    from :schema.server() s
 ),
 renewed as (
     update :schema.lease l
@@ -247,7 +243,7 @@ pub(super) const SESSION_MARK: &str =
 
 /// What tells why a row is not ours.
 pub(super) const SEEN_COLUMNS: &str = "
-    seen.holder::text as seen_holder,
+    seen.holder as seen_holder,
     seen.token as seen_token,
     seen.label as seen_label,
     seen.released_at is not null as seen_released,

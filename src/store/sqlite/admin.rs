@@ -47,7 +47,7 @@ insert into event (at, name, slot, token, label, what, why)
 select :now, name, slot, token, label, 'step-down', case when request_to is null then ''
     else 'to ''' || request_to || '''' end
 from lease where name = :lease and released_at is null;
-select slot, token, label, ttl as ttl_us from lease
+select slot, token, label, ttl from lease
 where name = :lease and released_at is null order by slot;
 commit;
 ";
@@ -61,7 +61,7 @@ where name = :lease and slot = :slot and token = :token and released_at is null
     and coalesce(closed_token < token, 1);
 update lease set closed_token = token
 where name = :lease and slot = :slot and token = :token and released_at is null;
-select ttl as ttl_us from lease
+select ttl from lease
 where name = :lease and slot = :slot and token = :token and released_at is null;
 commit;
 ";
@@ -270,7 +270,7 @@ impl Admin for SqliteStore {
                 slot: cells.slot()?.ok_or(Failure::Missing)?,
                 token,
                 label: cells.words("label")?,
-                ttl: cells.duration("ttl_us")?,
+                ttl: cells.duration("ttl")?,
                 request: Request {
                     token,
                     kind: RequestKind::StepDown { to },
@@ -297,7 +297,7 @@ impl Admin for SqliteStore {
         let rows = self.write(limit, CLOSE, values).await?;
         match rows.iter().skip(1).flatten().map(Cells).next_back() {
             None => Ok(Closed::NotCurrent),
-            Some(cells) => match cells.duration("ttl_us") {
+            Some(cells) => match cells.duration("ttl") {
                 Ok(ttl) => Ok(Closed::Done { ttl }),
                 Err(failure) => Err(self.given_up(failure)),
             },

@@ -3,6 +3,7 @@
 //! connection's own.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow, SqliteSynchronous};
@@ -320,6 +321,12 @@ impl Columns for Cells<'_> {
 
     fn flag(&self, column: &str) -> Result<bool, Failure> {
         Ok(self.number(column)?.unwrap_or(0) != 0)
+    }
+
+    /// Microseconds.
+    fn duration(&self, column: &str) -> Result<Duration, Failure> {
+        let micros = self.number(column)?.unwrap_or(0);
+        Ok(Duration::from_micros(u64::try_from(micros).unwrap_or(0)))
     }
 }
 

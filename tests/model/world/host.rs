@@ -17,6 +17,7 @@ use leasewrap::wire::{FromGuard, Hello, Start, ToGuard, VERSION, WorkerEnd};
 use uuid::Uuid;
 
 use super::relative::{CLOCK_ORIGIN, Relative};
+use super::store::nanos;
 
 /// What a host is like; it never changes.
 #[derive(Debug, Clone)]
@@ -191,6 +192,12 @@ impl Host {
         self.started && self.guard_run == Run::Running && !self.is_suspended()
     }
 
+    /// It was suspended until a moment ago: what is overdue is being killed.
+    pub fn is_waking(&self, now: u64, kill_time: Duration) -> bool {
+        self.woke_at
+            .is_some_and(|woke_at| now <= woke_at + nanos(kill_time))
+    }
+
     /// Nothing of it is left.
     pub fn is_over(&self) -> bool {
         let keeper_is_gone = self.outcome.is_some() || self.keeper_run == Run::Dead;
@@ -233,12 +240,7 @@ impl Host {
         (self.keeper_run, self.guard_run, self.started, &self.tree).hash(&mut state);
         (self.gone_told, self.sweeping, self.notified, self.hurt).hash(&mut state);
         (self.suspended_until, self.cut_until, self.thaws_at).hash(&mut state);
-        (
-            &self.before_losing,
-            self.ended_by,
-            self.woke_at == Some(global),
-        )
-            .hash(&mut state);
+        (&self.before_losing, self.ended_by, self.woke_at).hash(&mut state);
         (self.losing, self.lost, self.ran_out, &self.outcome).hash(&mut state);
     }
 }

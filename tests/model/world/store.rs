@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use leasewrap::lease::ids::{HolderId, Incarnation, Revision, Slot, Token};
 use leasewrap::lease::record::{
-    Acquire, Acquired, Expected, Grant, Loss, Observation, Observed, Pause, Record, Refusal,
-    Released, Renewed, Request, RequestKind, Server, Term,
+    Acquire, Acquired, Expected, Fault, Grant, Loss, Observation, Observed, Pause, Record, Refusal,
+    Released, Renewed, Request, RequestKind, Server, Term, Unknown,
 };
 
 use super::Mutation;
@@ -223,6 +223,13 @@ impl Store {
     }
 
     pub fn settle(&mut self, request: &Acquire, now: u64) -> Renewed {
+        let any = self.mutated(Mutation::TooLateOnANewIncarnation);
+        if !any && request.server_incarnation != self.incarnation() {
+            return Renewed::Unknown(Unknown {
+                fault: Fault::Transient,
+                message: String::new(),
+            });
+        }
         self.renewed(request.slot, request.holder, None, now)
     }
 
@@ -305,11 +312,14 @@ impl Store {
         Released::Done
     }
 
-    /// What a notification tells of.
-    pub fn shown(&self) -> Vec<(Slot, Option<HolderId>, Token, Option<Token>, bool)> {
-        let rows = self.rows.iter();
-        rows.map(|(slot, row)| (*slot, row.holder, row.token, row.closed, row.released))
-            .collect()
+    /// What a notification tells of: everything but renewals.
+    pub fn shown(&self) -> Rows {
+        let mut rows = self.rows.clone();
+        for row in rows.values_mut() {
+            (row.revision, row.renewed_at) = (Revision(0), 0);
+            row.incarnation = self.incarnation();
+        }
+        rows
     }
 
     /// Somebody takes the row with SQL.

@@ -163,7 +163,7 @@ fn a_holder_keeps_a_row_that_survived_a_fail_over_and_loses_one_that_did_not() {
         assert_ne!(survived.incarnation, grant.incarnation);
         assert_eq!(
             survived.incarnation.0,
-            grant.incarnation.0.replace("/1", "/2")
+            grant.incarnation.0.replace("/00000001", "/00000002")
         );
 
         let seen = two.observe().await;
