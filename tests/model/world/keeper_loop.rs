@@ -254,6 +254,7 @@ impl World {
             stop_signal: SIGTERM,
             stop_to: StopTo::Tree,
             stop_timeout: config.timing.stop_timeout(),
+            variables: Vec::new(),
         };
         self.hosts[host].to_guard.push_back(ToGuard::Start(start));
     }
