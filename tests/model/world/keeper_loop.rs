@@ -248,7 +248,6 @@ impl World {
             token: term.token,
             ttl: config.timing.ttl(),
             pgoptions: PgOptions::Leave,
-            variables: Vec::new(),
             deadline,
             grace: config.timing.grace(),
             stop_signal: SIGTERM,
