@@ -228,7 +228,7 @@ struct WorkerArgs {
 struct ShownArgs {
     /// Serve /, /livez, /readyz, /leader and /metrics there
     ///
-    /// PORT (on loopback), HOST:PORT, [IPV6]:PORT or the absolute path of a
+    /// PORT (on loopback), HOST:PORT (IPv6 in brackets) or the absolute path of a
     /// Unix socket.
     #[arg(
         long,
