@@ -394,7 +394,7 @@ impl Standby {
         if let Some(attempt) = self.search.unsettled() {
             let polling = match self.doing {
                 Doing::Observing { .. } | Doing::Initialising => true,
-                Doing::Idle { .. } | Doing::Prechecking(_) => false,
+                Doing::Idle { .. } | Doing::Prechecking { .. } => false,
             };
             let search = self.search;
             return Acquiring::settle_and_end(search, attempt, outcome, polling, context, out);
