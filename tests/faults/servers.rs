@@ -119,7 +119,7 @@ fn host_lost_and_the_clock_an_hour_back() {
 #[test]
 fn wall_clock_of_the_host_steps() {
     // The holder's own wall clock, by the same means as the server's.
-    let scene = Scene::new("host-clock-steps", TTL);
+    let scene = Scene::new("host-clock-steps", 2 * TTL);
     let server = Server::start();
     let clock = crate::support::leasewrap::file_with("+0");
     let leasewrap = scene

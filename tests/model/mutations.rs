@@ -8,7 +8,7 @@ use leasewrap::lease::keeper::Takeover;
 use leasewrap::lease::timing::TimingOptions;
 
 use crate::check::check;
-use crate::scenarios::{config, explore, setup, times};
+use crate::scenarios::{config, explore, failing_over, rejoining, setup, times, within};
 use crate::world::calls::Mishap;
 use crate::world::faults::Fault;
 use crate::world::{Mutation, Setup};
@@ -30,6 +30,11 @@ fn world(hosts: u32, budget: u8, faults: &[Fault]) -> Setup {
 /// The rule holds, and its mutation is noticed.
 fn is_noticed(setup: Setup, mutation: Mutation, as_what: &[&str]) {
     explore(setup.clone());
+    breaks(setup, mutation, as_what);
+}
+
+/// The mutation is noticed, in a world that is a scenario of its own.
+fn breaks(setup: Setup, mutation: Mutation, as_what: &[&str]) {
     let verdict = check(Setup {
         mutation: Some(mutation),
         ..setup
@@ -37,13 +42,12 @@ fn is_noticed(setup: Setup, mutation: Mutation, as_what: &[&str]) {
     let Some((what, path)) = verdict.violation else {
         panic!("{mutation:?} passes unnoticed in {} states", verdict.states);
     };
-    println!("{mutation:?}: {what}, after {} states", verdict.states);
-    println!("{}", path.join("\n"));
-    assert!(
-        as_what.contains(&what),
-        "{mutation:?}: {what}\n{}",
-        path.join("\n")
+    let path = path.join("\n");
+    println!(
+        "{mutation:?}: {what}, after {} states\n{path}",
+        verdict.states
     );
+    assert!(as_what.contains(&what), "{mutation:?}: {what}\n{path}");
 }
 
 #[test]
@@ -72,7 +76,7 @@ fn slow_calls(mut setup: Setup) -> Setup {
         host.clock_rate = clock_rate;
         host.starts_after /= 10;
     }
-    setup.horizon = Some(Duration::from_secs(20));
+    setup.horizon = Some(Duration::from_secs(9));
     setup
 }
 
@@ -164,35 +168,37 @@ fn acquisition_compares_nothing() {
 
 #[test]
 fn incarnations_do_not_matter() {
-    let setup = world(3, 2, &[Fault::WorkerExits(0), Fault::FailOver(0)]);
-    is_noticed(
-        setup,
-        Mutation::IncarnationsDoNotMatter,
-        &[TWO_TREES, TOKEN_TWICE],
-    );
+    let faults = [Fault::WorkerExits(0), Fault::FailOver(0)];
+    let mut setup = within(3, world(3, 2, &faults));
+    setup.hosts[0].leaves_behind = false;
+    let as_what = [TWO_TREES, TOKEN_TWICE];
+    is_noticed(setup, Mutation::IncarnationsDoNotMatter, &as_what);
 }
 
 #[test]
 fn release_stamps_the_new_incarnation() {
-    let setup = world(
-        3,
-        3,
-        &[
-            Fault::WorkerExits(0),
-            Fault::FailOver(0),
-            Fault::Call(0, Mishap::AnswerLost),
-        ],
-    );
-    is_noticed(
-        setup,
-        Mutation::ReleaseStampsTheNewIncarnation,
+    let answer_lost = Fault::Call(0, Mishap::AnswerLost);
+    let faults = [Fault::WorkerExits(0), Fault::FailOver(0), answer_lost];
+    let mut setup = within(2, world(3, 3, &faults));
+    // One that has not seen what was lost: it could know better.
+    setup.hosts[2].starts_after = Duration::from_millis(1800);
+    setup.hosts[0].leaves_behind = false;
+    let as_what = [TWO_TREES, TOKEN_TWICE];
+    is_noticed(setup, Mutation::ReleaseStampsTheNewIncarnation, &as_what);
+}
+
+#[test]
+fn too_late_on_a_new_incarnation() {
+    breaks(
+        failing_over(),
+        Mutation::TooLateOnANewIncarnation,
         &[TWO_TREES, TOKEN_TWICE],
     );
 }
 
 #[test]
 fn fixed_token_jump() {
-    let setup = world(2, 3, &[Fault::PowerOff(0), Fault::FailOver(0)]);
+    let setup = within(16, rejoining(world(2, 2, &[Fault::FailOver(0)])));
     is_noticed(setup, Mutation::FixedTokenJump, &[TOKEN_TWICE, TOKENS_FALL]);
 }
 

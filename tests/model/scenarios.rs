@@ -75,6 +75,26 @@ pub fn setup(hosts: u32) -> Setup {
     }
 }
 
+/// The same, but no longer than so many seconds.
+pub fn within(seconds: u64, setup: Setup) -> Setup {
+    Setup {
+        horizon: Some(Duration::from_secs(seconds)),
+        ..setup
+    }
+}
+
+/// The same with `--rejoin`.
+pub fn rejoining(mut setup: Setup) -> Setup {
+    for host in &mut setup.hosts {
+        let config = (*host.config).clone();
+        host.config = Arc::new(Config {
+            rejoin: true,
+            ..config
+        });
+    }
+    setup
+}
+
 const MISHAPS: [Fault; 5] = [
     Fault::Call(0, Mishap::Lost),
     Fault::Call(0, Mishap::AnswerLost),
@@ -108,7 +128,11 @@ pub const ALL: [Fault; 21] = [
     Fault::StepDown,
 ];
 
-pub fn explore(setup: Setup) {
+/// Nothing must go wrong. `LEASEWRAP_MORE_FAULTS` adds to the budget, and to
+/// the hours that it takes.
+pub fn explore(mut setup: Setup) {
+    let more = std::env::var("LEASEWRAP_MORE_FAULTS").ok();
+    setup.budget += more.and_then(|more| more.parse::<u8>().ok()).unwrap_or(0);
     let verdict = check(setup);
     println!("{} states in {:?}", verdict.states, verdict.took);
     if let Some((what, path)) = verdict.violation {
@@ -116,60 +140,111 @@ pub fn explore(setup: Setup) {
     }
 }
 
-#[test]
-fn calls() {
-    let mut setup = setup(2);
-    setup.faults = MISHAPS.to_vec();
-    setup.budget = 2;
-    explore(setup);
+/// Two hosts and these faults, so many in all.
+fn two(budget: u8, faults: &[Fault]) -> Setup {
+    Setup {
+        budget,
+        faults: faults.to_vec(),
+        ..setup(2)
+    }
 }
 
 #[test]
-fn processes() {
-    let mut setup = setup(2);
-    setup.faults = vec![
-        Fault::KillKeeper(0),
-        Fault::KillGuard(0),
-        Fault::StopKeeper(0),
-        Fault::StopGuard(0),
-        Fault::Suspend(0),
-        Fault::PowerOff(0),
-        Fault::Term(0),
-        Fault::WorkerExits(0),
-        Fault::CutOff(0),
-    ];
-    setup.budget = 2;
-    explore(setup);
+fn calls_fail() {
+    explore(two(2, &MISHAPS));
 }
 
 #[test]
-fn database() {
-    let mut setup = setup(2);
-    setup.faults = vec![
-        Fault::FailOver(0),
-        Fault::ClockBack,
-        Fault::ClockForward,
-        Fault::Outage,
-        Fault::CutOff(0),
-        Fault::PowerOff(0),
-        Fault::Term(0),
-    ];
-    setup.budget = 2;
-    explore(setup);
+fn processes_are_killed() {
+    explore(two(
+        2,
+        &[
+            Fault::KillKeeper(0),
+            Fault::KillGuard(0),
+            Fault::PowerOff(0),
+            Fault::Call(0, Mishap::AnswerLost),
+            Fault::Call(0, Mishap::Late),
+        ],
+    ));
 }
 
 #[test]
-fn operators() {
-    let mut setup = setup(2);
-    setup.faults = vec![
-        Fault::Steal,
-        Fault::Break,
-        Fault::StepDown,
-        Fault::CutOff(0),
-        Fault::PowerOff(0),
-        Fault::Term(0),
-        Fault::WorkerExits(0),
-    ];
-    setup.budget = 2;
-    explore(setup);
+fn processes_and_hosts_stand_still() {
+    explore(two(
+        2,
+        &[Fault::StopKeeper(0), Fault::StopGuard(0), Fault::Suspend(0)],
+    ));
+}
+
+#[test]
+fn workers_end_and_operators_act() {
+    for leaves_behind in [false, true] {
+        let mut setup = two(
+            2,
+            &[
+                Fault::Term(0),
+                Fault::WorkerExits(0),
+                Fault::StepDown,
+                Fault::Break,
+                Fault::Steal,
+            ],
+        );
+        for host in &mut setup.hosts {
+            (host.obeys, host.leaves_behind) = (!leaves_behind, leaves_behind);
+        }
+        explore(setup);
+    }
+}
+
+#[test]
+fn the_database_fails_over() {
+    explore(failing_over());
+}
+
+pub fn failing_over() -> Setup {
+    let faults = [Fault::FailOver(0), Fault::Suspend(0)];
+    within(14, rejoining(two(2, &faults)))
+}
+
+#[test]
+fn the_clock_of_the_database_is_stepped() {
+    explore(two(
+        2,
+        &[
+            Fault::ClockForward,
+            Fault::ClockBack,
+            Fault::CutOff(0),
+            Fault::PowerOff(0),
+        ],
+    ));
+}
+
+/// Clocks as different as two that are slewed by 8 % can be.
+#[test]
+fn clocks_run_at_different_rates() {
+    for rates in [[920, 1080], [1080, 920]] {
+        let mut setup = two(
+            2,
+            &[
+                Fault::Call(0, Mishap::SlowAnswer),
+                Fault::CutOff(0),
+                Fault::StopKeeper(0),
+            ],
+        );
+        for (host, rate) in setup.hosts.iter_mut().zip(rates) {
+            host.clock_rate = rate;
+        }
+        explore(within(14, setup));
+    }
+}
+
+#[test]
+fn three_hosts_and_any_fault() {
+    let faults = ALL.to_vec();
+    let setup = Setup {
+        budget: 1,
+        faults,
+        ..setup(3)
+    };
+    explore(within(12, setup));
 }

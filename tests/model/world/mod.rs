@@ -4,7 +4,9 @@
 
 pub mod calls;
 pub mod faults;
+mod guard_loop;
 pub mod host;
+mod keeper_loop;
 mod kernel;
 pub mod relative;
 pub mod store;
@@ -20,7 +22,7 @@ use self::calls::Call;
 use self::faults::Fault;
 use self::host::Run;
 pub use self::host::{Host, HostSetup};
-use self::relative::{CLOCK_ORIGIN, REVISION_ORIGIN, Relative};
+use self::relative::{REVISION_ORIGIN, Relative, START};
 use self::store::{Store, nanos};
 
 /// A rule that is broken on purpose: the checker must notice each.
@@ -52,6 +54,8 @@ pub enum Mutation {
     IncarnationsDoNotMatter,
     /// A repeated release stamps the server's present incarnation.
     ReleaseStampsTheNewIncarnation,
+    /// A holder whose time is up renews on a new incarnation.
+    TooLateOnANewIncarnation,
     /// A token in doubt jumps by a fixed amount.
     FixedTokenJump,
     /// A missing row is free at once, on a promoted replica too.
@@ -136,7 +140,7 @@ pub struct World {
 impl World {
     pub fn new(setup: &Setup) -> Self {
         Self {
-            now: CLOCK_ORIGIN,
+            now: START,
             hosts: (0..)
                 .zip(&setup.hosts)
                 .map(|(index, host)| Host::new(index, host))
@@ -145,10 +149,8 @@ impl World {
             calls: Vec::new(),
             left: setup.budget,
             highest: Token(0),
-            idle_since: CLOCK_ORIGIN,
-            requests_at: setup
-                .requests_every
-                .map(|every| CLOCK_ORIGIN + nanos(every)),
+            idle_since: START,
+            requests_at: setup.requests_every.map(|every| START + nanos(every)),
             chance: Chance::MIDDLE,
             violation: None,
         }
@@ -156,7 +158,7 @@ impl World {
 
     /// Since the beginning.
     pub fn passed(&self) -> Duration {
-        Duration::from_nanos(self.now - CLOCK_ORIGIN)
+        Duration::from_nanos(self.now - START)
     }
 
     pub fn violates(&mut self, what: &'static str) {
@@ -204,7 +206,7 @@ impl World {
         let mut push = |at: Option<u64>, what: Pending| pending.extend(at.map(|at| (at, what)));
         if !host.started {
             push(
-                Some(CLOCK_ORIGIN + nanos(setup.starts_after)),
+                Some(START + nanos(setup.starts_after)),
                 Pending::Start(index),
             );
             return;

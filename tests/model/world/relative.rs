@@ -14,6 +14,9 @@ use std::hash::Hasher;
 /// Where all clocks of the model start, in nanoseconds.
 pub const CLOCK_ORIGIN: u64 = 1 << 50;
 
+/// What the model's clock shows first: the database's may be an hour behind.
+pub const START: u64 = CLOCK_ORIGIN + 4 * 3_600_000_000_000;
+
 /// Where revisions start; above every token.
 pub const REVISION_ORIGIN: i64 = 1 << 45;
 

@@ -223,7 +223,8 @@ impl Store {
     }
 
     pub fn settle(&mut self, request: &Acquire, now: u64) -> Renewed {
-        if request.server_incarnation != self.incarnation() {
+        let any = self.mutated(Mutation::TooLateOnANewIncarnation);
+        if !any && request.server_incarnation != self.incarnation() {
             return Renewed::Unknown(Unknown {
                 fault: Fault::Transient,
                 message: String::new(),
@@ -311,11 +312,14 @@ impl Store {
         Released::Done
     }
 
-    /// What a notification tells of.
-    pub fn shown(&self) -> Vec<(Slot, Option<HolderId>, Token, Option<Token>, bool)> {
-        let rows = self.rows.iter();
-        rows.map(|(slot, row)| (*slot, row.holder, row.token, row.closed, row.released))
-            .collect()
+    /// What a notification tells of: everything but renewals.
+    pub fn shown(&self) -> Rows {
+        let mut rows = self.rows.clone();
+        for row in rows.values_mut() {
+            (row.revision, row.renewed_at) = (Revision(0), 0);
+            row.incarnation = self.incarnation();
+        }
+        rows
     }
 
     /// Somebody takes the row with SQL.
