@@ -175,10 +175,11 @@ fn what_is_typed_reaches_no_hook() {
                 notes.word()
             ),
         )
-        .sh("trap 'exit 5' INT; while :; do sleep 0.02; done");
+        .sh("trap 'exit 5' INT; echo rea\"\"dy; while :; do sleep 0.02; done");
     let quoted = |word: &String| format!("'{}'", word.replace('\'', r"'\''"));
     let words: Vec<String> = builder.words().iter().map(quoted).collect();
     terminal.line(&format!("{}; echo co\"\"de:$?", words.join(" ")));
+    terminal.wait("ready");
     notes.wait("begin acquired");
     terminal.type_text("\x03");
     terminal.wait("released");

@@ -11,7 +11,7 @@ fn without_a_pass_there_is_no_attempt() {
     for (command, words) in [
         ("echo too hot >&2; exit 3", "exit code 3: too hot"),
         ("echo last words; kill -9 $$", "SIGKILL: last words"),
-        ("no-such-command-anywhere", "not found"),
+        ("no-such-command-anywhere", "exit code 127: sh: "),
     ] {
         let name = lease_name("unfit");
         let ended = holder(&shared().url(), &name)
