@@ -1,0 +1,139 @@
+//! Rows whose later writes may have been lost.
+
+use super::*;
+
+#[test]
+fn a_released_row_of_another_incarnation_is_watched() {
+    let promoted = |records| on_timeline(2, Duration::ZERO, records);
+    let watch = watched(vec![(0, promoted(vec![released(5, 9)]))]);
+    let (reason, until) = taken(verdict(&watch, second(10)));
+    let doubt = Doubt::OtherIncarnation;
+    assert_eq!(
+        reason,
+        Reason::Doubting {
+            doubt,
+            left: Duration::from_secs(1)
+        }
+    );
+    assert_eq!(until, Some(second(11)));
+    let candidate = free(verdict(&watch, second(11)));
+    assert!(candidate.in_doubt() && !candidate.from_unreleased);
+}
+
+#[test]
+fn a_new_incarnation_starts_the_watch_anew() {
+    let watch = watched(vec![
+        (0, seen(vec![expired(5, 9)])),
+        (10, on_timeline(2, Duration::ZERO, vec![expired(5, 9)])),
+    ]);
+    assert_eq!(taken(verdict(&watch, second(20))).1, Some(second(21)));
+    assert!(free(verdict(&watch, second(21))).in_doubt());
+}
+
+#[test]
+fn a_row_that_was_renewed_on_the_new_incarnation_is_out_of_doubt() {
+    let renewed = Record {
+        incarnation: incarnation(2),
+        ..released(5, 10)
+    };
+    let watch = watched(vec![
+        (0, seen(vec![held(5, 9)])),
+        (1, on_timeline(2, Duration::ZERO, vec![renewed])),
+    ]);
+    assert_eq!(free(verdict(&watch, second(1))).basis, Basis::Released);
+}
+
+#[test]
+fn a_row_that_is_gone_is_watched_for_the_longer_ttl() {
+    let long = Record {
+        ttl: 2 * TTL,
+        ..held(5, 9)
+    };
+    let watch = watched(vec![(0, seen(vec![long])), (1, seen(vec![]))]);
+    let (reason, until) = taken(verdict(&watch, second(1)));
+    assert!(
+        matches!(
+            reason,
+            Reason::Doubting {
+                doubt: Doubt::Gone,
+                ..
+            }
+        ),
+        "{reason:?}"
+    );
+    assert_eq!(until, Some(second(23)));
+    // It cannot expire by the database's clock: the 1.1 times are enough.
+    let candidate = free(verdict(&watch, second(23)));
+    assert_eq!(candidate.expected, Expected::Missing);
+    assert!(candidate.in_doubt());
+}
+
+#[test]
+fn a_row_that_has_gone_back_is_watched_until_it_is_ahead_again() {
+    for older in [released(5, 8), released(4, 20)] {
+        let mut watch = watched(vec![
+            (0, seen(vec![released(5, 9)])),
+            (1, seen(vec![older])),
+        ]);
+        let (reason, until) = taken(verdict(&watch, second(1)));
+        assert!(
+            matches!(
+                reason,
+                Reason::Doubting {
+                    doubt: Doubt::GoneBack,
+                    ..
+                }
+            ),
+            "{reason:?}"
+        );
+        assert_eq!(until, Some(second(12)));
+        watch.see(seen(vec![released(5, 10)]), second(2));
+        assert_eq!(free(verdict(&watch, second(2))).basis, Basis::Released);
+    }
+}
+
+#[test]
+fn a_missing_row_is_free_unless_the_timeline_is_young() {
+    let day = Duration::from_secs(24 * 60 * 60);
+    let young = [
+        on_timeline(2, Duration::from_secs(5), vec![]),
+        {
+            let mut unknown = on_timeline(2, Duration::ZERO, vec![]);
+            unknown.server.known_for = None;
+            unknown
+        },
+        {
+            let mut unreadable = on_timeline(1, Duration::ZERO, vec![]);
+            unreadable.server.timeline = None;
+            unreadable
+        },
+    ];
+    for observation in young {
+        let watch = watched(vec![(0, observation)]);
+        let (reason, until) = taken(verdict(&watch, second(0)));
+        let young = matches!(
+            reason,
+            Reason::Doubting {
+                doubt: Doubt::YoungTimeline,
+                ..
+            }
+        );
+        assert!(young, "{reason:?}");
+        assert_eq!(until, Some(second(11)));
+        assert!(free(verdict(&watch, second(11))).in_doubt());
+    }
+    for observation in [
+        on_timeline(1, Duration::ZERO, vec![]),
+        on_timeline(2, day, vec![]),
+    ] {
+        let watch = watched(vec![(0, observation)]);
+        assert_eq!(free(verdict(&watch, second(0))).basis, Basis::New);
+    }
+}
+
+#[test]
+fn a_missing_row_is_watched_when_the_server_changes_below_us() {
+    let day = Duration::from_secs(24 * 60 * 60);
+    let watch = watched(vec![(0, seen(vec![])), (1, on_timeline(3, day, vec![]))]);
+    assert_eq!(taken(verdict(&watch, second(1))).1, Some(second(12)));
+}
