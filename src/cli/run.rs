@@ -102,7 +102,9 @@ struct Started {
 
 fn prepare(options: &RunOptions) -> Result<Prepared, Refused> {
     let path = find(&options.command).map_err(Refused::Command)?;
-    let store = database::settings(&options.db).map_err(Refused::Database)?;
+    let store = database::settings(&options.db)
+        .map_err(Refused::Database)?
+        .call_limit(options.timing.call_timeout());
     let setup = Setup {
         path: path.into_os_string().as_bytes().to_vec(),
         arguments: options
