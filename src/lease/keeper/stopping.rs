@@ -147,8 +147,9 @@ impl Stopping {
             GuardEvent::Swept if self.guard_gone => return self.emptied(context, out),
             GuardEvent::NotStarted(reason) => return self.not_started(reason, context, out),
             GuardEvent::Gone if context.config.attached => return self.left_alone(context, out),
+            // What is left is being killed already.
             GuardEvent::Gone => {
-                self.guard_gone = true;
+                (self.guard_gone, self.kill_at) = (true, None);
                 if self.may_live() {
                     self.cause = Cause::GuardDied;
                 }

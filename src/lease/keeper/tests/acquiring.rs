@@ -1,0 +1,309 @@
+use std::time::Duration;
+
+use super::desk::{
+    Desk, acquisition, config, ended, grant, granted, held, incarnation, millis, no_answer,
+    observation, released, renewed, second,
+};
+use crate::lease::ids::{HolderId, Token};
+use crate::lease::keeper::event::{Command, Event, GuardEvent, Outcome, StopCause, Transition};
+use crate::lease::keeper::{Config, Phase};
+use crate::lease::record::{
+    Acquire, Acquired, Loss, Observed, Record, Refusal, Released, Renewed, Term,
+};
+use crate::lease::watch::{Basis, Reason};
+
+fn asking(config: Config) -> (Desk, Acquire) {
+    let mut desk = Desk::new(config);
+    let request = acquisition(&desk.sees(vec![released(5, 9)]));
+    (desk, request)
+}
+
+fn settle(request: &Acquire) -> Command {
+    Command::Settle {
+        request: request.clone(),
+        limit: Duration::from_secs(6),
+    }
+}
+
+fn term(holder: HolderId) -> Term {
+    Term {
+        slot: crate::lease::ids::Slot(0),
+        holder,
+        token: Token(6),
+    }
+}
+
+/// A row that an acquisition of ours has taken.
+fn taken_by(holder: HolderId) -> Record {
+    Record {
+        holder: Some(holder),
+        ..held(6, 10)
+    }
+}
+
+#[test]
+fn the_deadline_counts_from_the_sending() {
+    let (mut desk, request) = asking(config());
+    desk.at(second(5));
+    let commands = desk.acquired(second(1), granted(6, 10));
+    let deadline = second(1 + 27);
+    let term = term(request.holder);
+    assert_eq!(
+        commands,
+        [Command::Spawn {
+            term: term.clone(),
+            deadline
+        }]
+    );
+    assert_eq!(desk.keeper.deadline(), Some(deadline));
+    assert_eq!(desk.keeper.phase(), Phase::Starting);
+    let basis = Basis::Released;
+    let told = Transition::Acquired {
+        term,
+        grant: grant(6, 10),
+        deadline,
+        basis,
+    };
+    assert_eq!(desk.told, [told]);
+}
+
+#[test]
+fn a_right_that_has_hardly_any_time_left_is_renewed_before_it_is_used() {
+    let (mut desk, request) = asking(config());
+    desk.at(second(21));
+    assert_eq!(desk.acquired(second(0), granted(6, 10)), [settle(&request)]);
+    let commands = desk.renewed(second(21), renewed(11));
+    let deadline = second(21 + 27);
+    assert_eq!(
+        commands,
+        [Command::Spawn {
+            term: term(request.holder),
+            deadline
+        }]
+    );
+}
+
+#[test]
+fn one_that_was_overtaken_looks_again_at_once_but_not_for_ever() {
+    let (mut desk, _) = asking(config());
+    for _ in 0..2 {
+        let commands = desk.acquired(second(0), Acquired::Refused(Refusal::Changed));
+        assert!(
+            matches!(commands[..], [Command::Observe { .. }]),
+            "{commands:?}"
+        );
+        acquisition(&desk.sees(vec![released(5, 9)]));
+    }
+    assert_eq!(
+        desk.acquired(second(0), Acquired::Refused(Refusal::Changed)),
+        []
+    );
+    assert_eq!(desk.keeper.next_wakeup(), Some(second(2)));
+}
+
+#[test]
+fn a_locked_row_is_tried_again_soon() {
+    let refusal = Refusal::Locked {
+        by: "pid 7".to_owned(),
+    };
+    let (mut desk, _) = asking(config());
+    assert_eq!(
+        desk.acquired(second(0), Acquired::Refused(refusal.clone())),
+        []
+    );
+    assert_eq!(desk.keeper.next_wakeup(), Some(second(2)));
+    let (mut desk, _) = asking(Config {
+        wait: Some(Duration::ZERO),
+        ..config()
+    });
+    let last = desk.acquired(second(0), Acquired::Refused(refusal));
+    let why = Reason::Locked {
+        by: "pid 7".to_owned(),
+    };
+    assert_eq!(last, ended(Outcome::NotAcquired { why }));
+}
+
+#[test]
+fn an_unanswered_acquisition_that_has_taken_the_row_is_renewed_and_used() {
+    let (mut desk, request) = asking(config());
+    desk.at(second(6));
+    assert_eq!(desk.acquired(second(0), Acquired::Unknown(no_answer())), []);
+    assert_eq!(desk.keeper.phase(), Phase::Standby);
+    desk.wakes();
+    assert_eq!(
+        desk.sees(vec![taken_by(request.holder)]),
+        [settle(&request)]
+    );
+    let sent_at = desk.at;
+    let commands = desk.renewed(sent_at, renewed(11));
+    let deadline = sent_at + Duration::from_secs(27);
+    assert_eq!(
+        commands,
+        [Command::Spawn {
+            term: term(request.holder),
+            deadline
+        }]
+    );
+    assert!(!desk.has_told(|told| matches!(told, Transition::HolderChanged { .. })));
+}
+
+#[test]
+fn an_unanswered_acquisition_may_come_to_life_later() {
+    let (mut desk, first) = asking(config());
+    desk.at(second(6));
+    desk.acquired(second(0), Acquired::Unknown(no_answer()));
+    desk.wakes();
+    // It has done nothing yet: another attempt is made, and is overtaken by it.
+    let second_attempt = acquisition(&desk.sees(vec![released(5, 9)]));
+    assert_ne!(first.holder, second_attempt.holder);
+    let refused = Acquired::Refused(Refusal::Changed);
+    desk.acquired(second(8), refused);
+    assert_eq!(desk.sees(vec![taken_by(first.holder)]), [settle(&first)]);
+}
+
+#[test]
+fn what_an_unanswered_acquisition_took_is_left_alone_on_a_new_incarnation() {
+    let (mut desk, request) = asking(config());
+    desk.at(second(6));
+    desk.acquired(second(0), Acquired::Unknown(no_answer()));
+    desk.wakes();
+    let mut promoted = observation(vec![taken_by(request.holder)]);
+    promoted.server.incarnation = incarnation(2);
+    // Another one may have taken it over meanwhile, which is lost.
+    assert_eq!(desk.hears(Event::Observed(Observed::Seen(promoted))), []);
+    assert!(matches!(
+        desk.keeper.reason(),
+        Some(Reason::Doubting { .. })
+    ));
+}
+
+#[test]
+fn a_settled_acquisition_that_is_not_ours_is_forgotten() {
+    let (mut desk, request) = asking(config());
+    desk.at(second(6));
+    desk.acquired(second(0), Acquired::Unknown(no_answer()));
+    desk.wakes();
+    desk.sees(vec![taken_by(request.holder)]);
+    let commands = desk.renewed(second(8), Renewed::Lost(Loss::Closed));
+    assert!(
+        matches!(commands[..], [Command::Observe { .. }]),
+        "{commands:?}"
+    );
+    assert_eq!(
+        desk.sees(vec![taken_by(request.holder)]),
+        [],
+        "no second time"
+    );
+}
+
+#[test]
+fn a_signal_waits_for_the_answer_and_gives_back_what_was_granted() {
+    let (mut desk, request) = asking(config());
+    assert_eq!(desk.hears(Event::Stop(StopCause::Signal(15))), []);
+    let commands = desk.acquired(second(0), granted(6, 10));
+    let Command::Release {
+        term: released_term,
+        ..
+    } = &commands[0]
+    else {
+        panic!("{commands:?}");
+    };
+    assert_eq!(*released_term, term(request.holder));
+    assert_eq!(desk.released(Released::Done), ended(Outcome::Signaled(15)));
+}
+
+#[test]
+fn a_signal_settles_what_was_not_answered() {
+    // Found: nothing. The end.
+    let (mut desk, request) = asking(config());
+    desk.hears(Event::Stop(StopCause::Signal(15)));
+    desk.at(second(6));
+    assert_eq!(
+        desk.acquired(second(0), Acquired::Unknown(no_answer())),
+        [settle(&request)]
+    );
+    let missing = Renewed::Lost(Loss::Missing);
+    assert_eq!(
+        desk.renewed(second(6), missing),
+        ended(Outcome::Signaled(15))
+    );
+
+    // Found: it is ours. It is given back.
+    let (mut desk, request) = asking(config());
+    desk.at(second(6))
+        .acquired(second(0), Acquired::Unknown(no_answer()));
+    assert_eq!(
+        desk.hears(Event::Stop(StopCause::Signal(2))),
+        [settle(&request)]
+    );
+    let commands = desk.renewed(second(6), renewed(11));
+    assert!(
+        matches!(commands[..], [Command::Release { .. }]),
+        "{commands:?}"
+    );
+
+    // Nothing is found out: it has run out after one ttl by itself.
+    let (mut desk, _) = asking(config());
+    desk.hears(Event::Stop(StopCause::Signal(15)));
+    desk.acquired(second(0), Acquired::Unknown(no_answer()));
+    let mut last = Vec::new();
+    while !matches!(last[..], [.., Command::End(_)]) {
+        last = desk.renewed(desk.at, Renewed::Unknown(no_answer()));
+        if last.is_empty() {
+            assert!(matches!(desk.wakes()[..], [Command::Settle { .. }]));
+        }
+    }
+    assert_eq!(last, ended(Outcome::Signaled(15)));
+    assert_eq!(desk.at, second(30));
+}
+
+#[test]
+fn a_poll_that_is_under_way_is_waited_for_before_settling() {
+    let (mut desk, request) = asking(config());
+    desk.at(second(6))
+        .acquired(second(0), Acquired::Unknown(no_answer()));
+    desk.wakes();
+    assert_eq!(desk.hears(Event::Stop(StopCause::Signal(15))), []);
+    assert_eq!(desk.sees(vec![released(5, 9)]), [settle(&request)]);
+}
+
+#[test]
+fn impatience_cuts_settling_short() {
+    let (mut desk, _) = asking(config());
+    desk.hears(Event::Stop(StopCause::Signal(15)));
+    assert_eq!(desk.hears(Event::HurryUp), [], "twice at once");
+    desk.acquired(second(0), Acquired::Unknown(no_answer()));
+    desk.at(millis(499));
+    assert_eq!(desk.hears(Event::HurryUp), []);
+    desk.at(millis(500));
+    assert_eq!(desk.hears(Event::HurryUp), ended(Outcome::Signaled(15)));
+}
+
+#[test]
+fn what_no_wait_has_taken_after_all_is_used() {
+    let (mut desk, request) = asking(Config {
+        wait: Some(Duration::ZERO),
+        ..config()
+    });
+    let commands = desk
+        .at(second(6))
+        .acquired(second(0), Acquired::Unknown(no_answer()));
+    assert_eq!(commands, [settle(&request)]);
+    let commands = desk.renewed(second(6), renewed(11));
+    assert!(
+        matches!(commands[..], [Command::Spawn { .. }]),
+        "{commands:?}"
+    );
+}
+
+#[test]
+fn a_guard_that_dies_meanwhile_leaves_nothing_to_run_it_with() {
+    let (mut desk, _) = asking(config());
+    assert_eq!(desk.guard(GuardEvent::Gone), []);
+    let commands = desk.acquired(second(0), granted(6, 10));
+    assert!(
+        matches!(commands[..], [Command::Release { .. }]),
+        "{commands:?}"
+    );
+    assert_eq!(desk.released(Released::Done), ended(Outcome::GuardDied));
+}
