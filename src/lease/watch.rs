@@ -82,15 +82,11 @@ pub struct Candidate {
     pub above: Vec<Above>,
     /// The row was not released.
     pub from_unreleased: bool,
+    /// Later writes of some slot may have been lost, so that the token has to
+    /// jump over those that were handed out by them: no two slots share one.
+    pub in_doubt: bool,
     /// What gives the right.
     pub basis: Basis,
-}
-
-impl Candidate {
-    /// Whether the token has to jump over those that may have been lost.
-    pub fn in_doubt(&self) -> bool {
-        matches!(self.basis, Basis::Doubted { .. })
-    }
 }
 
 /// What a standby has seen of the slots of a lease, and since when.
@@ -223,6 +219,7 @@ impl Watch {
             server_incarnation: observation.server.incarnation.clone(),
             above,
             from_unreleased: record.is_some_and(|record| !record.released),
+            in_doubt: self.has_doubt(contender, observation),
             basis,
         })
     }
@@ -338,6 +335,17 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// Whether later writes of any slot may have been lost.
+    fn has_doubt(&self, contender: &Contender<'_>, observation: &Observation) -> bool {
+        let row = |slot| observation.records.iter().find(|row| row.slot == slot);
+        let missing = (0..contender.slots)
+            .map(Slot)
+            .find(|slot| row(*slot).is_none());
+        let known = self.slots.keys().copied().chain(missing);
+        let mut doubts = known.map(|slot| self.doubt(slot, row(slot), &observation.server));
+        doubts.any(|doubt| doubt.is_some())
     }
 
     /// Why later writes of this slot's row may have been lost, if so.

@@ -263,7 +263,6 @@ impl Search {
     }
 
     pub(super) fn attempt(&self, candidate: Candidate, context: &Context<'_>) -> Attempt {
-        let in_doubt = candidate.in_doubt();
         Attempt {
             request: Acquire {
                 slot: candidate.slot,
@@ -272,7 +271,7 @@ impl Search {
                 holder: context.now.fresh,
                 expected: candidate.expected,
                 server_incarnation: candidate.server_incarnation,
-                in_doubt,
+                in_doubt: candidate.in_doubt,
                 from_unreleased: candidate.from_unreleased,
                 terms: context.config.terms.clone(),
             },

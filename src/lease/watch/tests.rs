@@ -123,7 +123,7 @@ fn a_released_row_is_free_at_once_and_compared_as_it_was_seen() {
     let watch = watched(vec![(0, seen(vec![released(5, 9)]))]);
     let candidate = free(verdict(&watch, second(0)));
     assert_eq!(candidate.basis, Basis::Released);
-    assert!(!candidate.from_unreleased && !candidate.in_doubt());
+    assert!(!candidate.from_unreleased && !candidate.in_doubt);
     assert_eq!(candidate.server_incarnation, incarnation(1));
     let expected = Expected::Unchanged {
         token: Token(5),
@@ -154,7 +154,7 @@ fn a_silent_holder_is_watched_for_a_tenth_more_than_its_ttl() {
             watched: Duration::from_secs(11)
         }
     );
-    assert!(candidate.from_unreleased && !candidate.in_doubt());
+    assert!(candidate.from_unreleased && !candidate.in_doubt);
 }
 
 #[test]

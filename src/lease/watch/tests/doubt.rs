@@ -17,7 +17,7 @@ fn a_released_row_of_another_incarnation_is_watched() {
     );
     assert_eq!(until, Some(second(11)));
     let candidate = free(verdict(&watch, second(11)));
-    assert!(candidate.in_doubt() && !candidate.from_unreleased);
+    assert!(candidate.in_doubt && !candidate.from_unreleased);
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn a_new_incarnation_starts_the_watch_anew() {
         (10, on_timeline(2, Duration::ZERO, vec![expired(5, 9)])),
     ]);
     assert_eq!(taken(verdict(&watch, second(20))).1, Some(second(21)));
-    assert!(free(verdict(&watch, second(21))).in_doubt());
+    assert!(free(verdict(&watch, second(21))).in_doubt);
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_row_that_is_gone_is_watched_for_the_longer_ttl() {
     // It cannot expire by the database's clock: the 1.1 times are enough.
     let candidate = free(verdict(&watch, second(23)));
     assert_eq!(candidate.expected, Expected::Missing);
-    assert!(candidate.in_doubt());
+    assert!(candidate.in_doubt);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_missing_row_is_free_unless_the_timeline_is_young() {
         );
         assert!(young, "{reason:?}");
         assert_eq!(until, Some(second(11)));
-        assert!(free(verdict(&watch, second(11))).in_doubt());
+        assert!(free(verdict(&watch, second(11))).in_doubt);
     }
     for observation in [
         on_timeline(1, Duration::ZERO, vec![]),
@@ -136,4 +136,30 @@ fn a_missing_row_is_watched_when_the_server_changes_below_us() {
     let day = Duration::from_secs(24 * 60 * 60);
     let watch = watched(vec![(0, seen(vec![])), (1, on_timeline(3, day, vec![]))]);
     assert_eq!(taken(verdict(&watch, second(1))).1, Some(second(12)));
+}
+
+/// A token that was lost with one slot's row must not be handed out again
+/// with another's.
+#[test]
+fn the_doubt_about_one_slot_makes_the_token_of_every_slot_jump() {
+    let two = Contender { slots: 2, ..US };
+    let sound = Record {
+        incarnation: incarnation(2),
+        ..released(5, 9)
+    };
+    for other in [vec![slot(1, held(6, 3))], vec![]] {
+        let rows = [vec![sound.clone()], other].concat();
+        let watch = watched(vec![(0, on_timeline(2, Duration::ZERO, rows))]);
+        let candidate = free(watch.verdict(&two, second(0), Chance(0)));
+        assert_eq!(
+            (candidate.slot, &candidate.basis),
+            (Slot(0), &Basis::Released)
+        );
+        assert!(candidate.in_doubt);
+    }
+    let watch = watched(vec![(0, on_timeline(2, Duration::ZERO, vec![sound]))]);
+    assert!(
+        !free(verdict(&watch, second(0))).in_doubt,
+        "it is the only one"
+    );
 }
