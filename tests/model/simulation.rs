@@ -15,11 +15,12 @@ use crate::scenarios::{ALL, config};
 use crate::world::faults::Fault;
 use crate::world::{Choice, HostSetup, Setup, World};
 
-/// A seed that failed once stays here, with what it has found.
-const REGRESSIONS: [u64; 0] = [];
+/// Seeds that failed once. 350: a token that a failover had lost with one
+/// slot was handed out again with another.
+const REGRESSIONS: [u64; 1] = [350];
 
 /// So many worlds are drawn in the test command; `LEASEWRAP_SIMULATIONS` draws more.
-const WORLDS: u64 = 300;
+const WORLDS: u64 = 2000;
 
 /// How long each lasts, by its own clock.
 const LENGTH: Duration = Duration::from_secs(300);
@@ -58,9 +59,11 @@ fn times(rng: &mut StdRng) -> TimingOptions {
 fn setup(rng: &mut StdRng) -> Setup {
     let times = times(rng);
     let ttl = times.ttl.expect("given");
+    let slots = rng.random_range(1..=2);
     let hosts = (0..rng.random_range(2..=3_u64)).map(|_| HostSetup {
         config: Arc::new(Config {
             rejoin: rng.random(),
+            slots,
             ..config(times)
         }),
         starts_after: millis(rng, 0, 1_000),
@@ -104,11 +107,11 @@ fn run(seed: u64) -> Run {
             world.passed().as_millis(),
             world.describe(&choice)
         ));
-        let term = world.highest;
+        let terms = world.terms;
         world.apply(&setup, &choice);
         run.steps += 1;
         run.faults += u64::from(matches!(choice, Choice::Fault(_)));
-        run.terms += u64::from(world.highest != term);
+        run.terms += world.terms - terms;
         if let Some(what) = world.violation {
             panic!("seed {seed}: {what}\n{setup:?}\n{}", last.join("\n"));
         }
@@ -180,5 +183,6 @@ fn a_world_without_faults_goes_on() {
         .hosts
         .iter()
         .filter(|host| host.keeper.phase() == Phase::Holding);
-    assert_eq!(holding.count(), 1);
+    let slots = setup.hosts[0].config.slots;
+    assert_eq!(holding.count(), setup.hosts.len().min(slots as usize));
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::calls::{Caller, Mishap, Progress};
 use super::host::Run;
-use super::store::{LAG, nanos};
+use super::store::{LAG, Store, nanos};
 use super::{Setup, World};
 
 /// One hour, by which the database's clock is stepped.
@@ -48,11 +48,7 @@ impl World {
             let hosts = self.hosts.iter().filter(|host| host.started && can(host));
             hosts.map(|host| fault(host.index)).collect()
         };
-        let held = self
-            .store
-            .rows
-            .get(&Slot(0))
-            .is_some_and(|row| !row.released);
+        let held = self.store.held().is_some();
         let when = |possible: bool| if possible { vec![kind] } else { Vec::new() };
         match kind {
             Fault::Call(_, mishap) => {
@@ -138,19 +134,19 @@ impl World {
                 self.keeper_hears(setup, host, event, None);
             }
             Fault::WorkerExits(host) => self.worker_exits(setup, host),
-            Fault::Steal => {
-                self.store
-                    .steal(Slot(0), HolderId(Uuid::from_u128(99)), self.now);
-                self.notify_all();
-            }
-            Fault::Break => {
-                self.store.close(Slot(0));
-                self.notify_all();
-            }
-            Fault::StepDown => {
-                self.store.request(Slot(0));
-                self.notify_all();
-            }
+            Fault::Steal => self.meddle(|store, slot, now| {
+                store.steal(slot, HolderId(Uuid::from_u128(99)), now);
+            }),
+            Fault::Break => self.meddle(|store, slot, _| store.close(slot)),
+            Fault::StepDown => self.meddle(|store, slot, _| store.request(slot)),
+        }
+    }
+
+    /// People do something to a row that is held.
+    fn meddle(&mut self, act: impl Fn(&mut Store, Slot, u64)) {
+        if let Some(slot) = self.store.held() {
+            act(&mut self.store, slot, self.now);
+            self.notify_all();
         }
     }
 

@@ -44,6 +44,8 @@ pub enum Run {
 /// The worker's tree, as the kernel sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Tree {
+    /// Whose place it works in.
+    pub slot: u32,
     pub worker: bool,
     pub rest: bool,
     /// When it ends because it was told to.

@@ -1,7 +1,7 @@
 //! What the kernel does: processes start, end, stop and go on.
 
 use leasewrap::lease::guard;
-use leasewrap::lease::ids::Slot;
+use leasewrap::lease::ids::Token;
 use leasewrap::lease::keeper::event::{Event, GuardEvent};
 use leasewrap::wire::{Start, WorkerEnd};
 
@@ -23,15 +23,19 @@ impl World {
         // A host that was suspended kills on waking, within milliseconds.
         let two = others
             .filter(|host| !host.is_suspended() && !host.is_waking(now, setup.kill_time))
-            .any(|host| host.tree.is_alive());
+            .any(|host| host.tree.is_alive() && host.tree.slot == start.slot.0);
         if two {
             self.violates("two trees at once");
         }
-        if start.token <= self.highest {
+        let highest = self.highest.entry(start.slot).or_insert(Token(0));
+        let increases = start.token > *highest;
+        *highest = start.token.max(*highest);
+        if !increases {
             self.violates("tokens do not increase");
         }
-        self.highest = self.highest.max(start.token);
+        self.terms += 1;
         self.hosts[index].tree = Tree {
+            slot: start.slot.0,
             worker: true,
             rest: setup.hosts[index].leaves_behind,
             ..Tree::default()
@@ -141,13 +145,8 @@ impl World {
     pub fn request(&mut self, setup: &Setup) {
         self.requests_at = setup.requests_every.map(|every| self.now + nanos(every));
         let runs = self.hosts.iter().any(|host| host.tree.is_alive());
-        let held = self
-            .store
-            .rows
-            .get(&Slot(0))
-            .is_some_and(|row| !row.released);
-        if held && !runs {
-            self.store.request(Slot(0));
+        if let Some(slot) = self.store.held().filter(|_| !runs) {
+            self.store.request(slot);
             self.notify_all();
         }
     }

@@ -11,10 +11,11 @@ mod kernel;
 pub mod relative;
 pub mod store;
 
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
-use leasewrap::lease::ids::Token;
+use leasewrap::lease::ids::{Slot, Token};
 use leasewrap::lease::time::BootInstant;
 use leasewrap::lease::timing::Chance;
 
@@ -126,8 +127,10 @@ pub struct World {
     pub calls: Vec<Call>,
     /// How many faults may yet happen.
     pub left: u8,
-    /// The highest token that a worker was started with.
-    pub highest: Token,
+    /// The highest token that a worker was started with, by slot.
+    pub highest: BTreeMap<Slot, Token>,
+    /// How many workers were started (not hashed: it grows for ever).
+    pub terms: u64,
     /// Since when nobody runs.
     pub idle_since: u64,
     pub requests_at: Option<u64>,
@@ -148,7 +151,8 @@ impl World {
             store: Store::new(setup.mutation),
             calls: Vec::new(),
             left: setup.budget,
-            highest: Token(0),
+            highest: BTreeMap::new(),
+            terms: 0,
             idle_since: START,
             requests_at: setup.requests_every.map(|every| START + nanos(every)),
             chance: Chance::MIDDLE,
@@ -369,7 +373,7 @@ impl Hash for World {
         )
             .hash(&mut state);
         self.store.ahead.hash(&mut state);
-        (&self.calls, self.left, self.highest, self.violation).hash(&mut state);
+        (&self.calls, self.left, &self.highest, self.violation).hash(&mut state);
         self.requests_at.hash(&mut state);
         // In full: the longest gap is longer than every watch.
         state.inner.write_u64(self.now - self.idle_since);

@@ -185,7 +185,9 @@ impl Store {
         if !(same || self.mutated(Mutation::AcquisitionComparesNothing)) {
             return Acquired::Refused(Refusal::Changed);
         }
-        let last = row.map_or(Token(1000), |row| row.token);
+        // No two slots share a token.
+        let tokens = self.rows.values().map(|row| row.token);
+        let last = tokens.max().unwrap_or(Token(1000));
         let revision = row.map_or(Revision(REVISION_ORIGIN), |row| {
             Revision(row.revision.0 + 1)
         });
@@ -320,6 +322,12 @@ impl Store {
             row.incarnation = self.incarnation();
         }
         rows
+    }
+
+    /// Some slot that is held.
+    pub fn held(&self) -> Option<Slot> {
+        let mut rows = self.rows.iter();
+        rows.find(|(_, row)| !row.released).map(|(slot, _)| *slot)
     }
 
     /// Somebody takes the row with SQL.
