@@ -116,6 +116,14 @@ pub struct Observation {
     pub records: Vec<Record>,
 }
 
+impl Observation {
+    /// Whether `holder` has a slot that it has not given back.
+    pub fn shows(&self, holder: HolderId) -> bool {
+        let mut live = self.records.iter().filter(|record| !record.released);
+        live.any(|record| record.holder == Some(holder))
+    }
+}
+
 /// What an acquisition compares, itself, at the database.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Expected {

@@ -229,7 +229,7 @@ impl Search {
         self.ghosts
             .retain(|ghost| ghost.attempt.request.server_incarnation == *incarnation);
         for ghost in &mut self.ghosts {
-            ghost.settled = true;
+            ghost.settled = !observation.shows(ghost.holder());
         }
         for record in self.watch.see(observation, context.at()) {
             if self
@@ -357,14 +357,9 @@ impl Search {
     /// An unanswered acquisition that turns out to have taken a row.
     pub(super) fn come_to_life(&self) -> Option<Attempt> {
         let (_, observation) = self.watch.last()?;
-        let mut live = observation.records.iter().filter(|record| !record.released);
-        live.find_map(|record| {
-            let ghost = self
-                .ghosts
-                .iter()
-                .find(|ghost| Some(ghost.holder()) == record.holder)?;
-            Some(ghost.attempt.clone())
-        })
+        let mut ghosts = self.ghosts.iter();
+        let live = ghosts.find(|ghost| observation.shows(ghost.holder()))?;
+        Some(live.attempt.clone())
     }
 
     /// An acquisition of which nothing is known yet.

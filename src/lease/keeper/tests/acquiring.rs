@@ -258,6 +258,21 @@ fn a_signal_settles_what_was_not_answered() {
 }
 
 #[test]
+fn what_is_ours_and_could_not_be_renewed_is_settled_before_the_end() {
+    let (mut desk, request) = asking(config());
+    desk.at(second(6))
+        .acquired(second(0), Acquired::Unknown(no_answer()));
+    desk.wakes();
+    assert_eq!(
+        desk.sees(vec![taken_by(request.holder)]),
+        [settle(&request)]
+    );
+    assert_eq!(desk.renewed(desk.at, Renewed::Unknown(no_answer())), []);
+    let commands = desk.hears(Event::Stop(StopCause::Signal(15)));
+    assert_eq!(commands, [settle(&request)]);
+}
+
+#[test]
 fn a_poll_that_is_under_way_is_waited_for_before_settling() {
     let (mut desk, request) = asking(config());
     desk.at(second(6))
