@@ -151,13 +151,13 @@ fn two(budget: u8, faults: &[Fault]) -> Setup {
 
 #[test]
 fn calls_fail() {
-    explore(two(2, &MISHAPS));
+    explore(two(3, &MISHAPS));
 }
 
 #[test]
 fn processes_are_killed() {
     explore(two(
-        2,
+        3,
         &[
             Fault::KillKeeper(0),
             Fault::KillGuard(0),
