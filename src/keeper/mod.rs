@@ -336,8 +336,8 @@ where
         match self.keeper.phase() {
             // Only hooks are waited for.
             _ if self.stop_asked || self.outcome.is_some() => Doing::Stopping,
-            Phase::Standby => Doing::StandingBy,
-            Phase::Acquiring | Phase::Starting => Doing::Starting,
+            Phase::Standby | Phase::Acquiring => Doing::StandingBy,
+            Phase::Starting => Doing::Starting,
             Phase::Holding | Phase::Stopping | Phase::Releasing | Phase::Ended => Doing::Running,
         }
     }

@@ -40,9 +40,9 @@ pub fn catch(ignored: impl Fn(i32) -> bool) -> std::io::Result<SignalsInfo<WithO
 /// What leasewrap is doing, as far as signals go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doing {
-    /// No worker, and none is being started.
+    /// No worker, and none is being started: an acquisition may be under way.
     StandingBy,
-    /// The lease is ours or nearly so, but the worker does not run yet: what
+    /// The lease is ours, but the worker is not known to run yet: what
     /// is typed now reaches leasewrap alone.
     Starting,
     /// The worker runs.
@@ -93,7 +93,7 @@ pub fn meaning(signal: i32, typed: bool, doing: Doing, terminal: Terminal) -> Me
         (SIGINT | SIGTERM, Doing::Stopping) => Meaning::HurryUp,
         (SIGQUIT, Doing::Stopping) => Meaning::Ignore,
         (SIGINT | SIGQUIT | SIGTERM, _) => Meaning::Stop(signal),
-        (SIGHUP, Doing::StandingBy | Doing::Starting) => Meaning::Stop(signal),
+        (SIGHUP, Doing::StandingBy) => Meaning::Stop(signal),
         (SIGHUP, _) if typed && terminal.shared && !terminal.session_leader => Meaning::Ignore,
         (SIGTSTP, Doing::StandingBy) if typed => Meaning::StopSelf(signal),
         (_, Doing::StandingBy) => Meaning::Ignore,
@@ -161,6 +161,15 @@ mod tests {
         assert_eq!(
             sent(SIGHUP, Doing::StandingBy, DETACHED),
             Meaning::Stop(SIGHUP)
+        );
+    }
+
+    #[test]
+    fn a_hang_up_during_the_start_is_the_workers() {
+        // It may run already, and the guard's word be on its way.
+        assert_eq!(
+            sent(SIGHUP, Doing::Starting, DETACHED),
+            Meaning::PassOn(SIGHUP)
         );
     }
 
