@@ -8,8 +8,8 @@ use super::link::{Cells, Failure, Rows, last};
 use super::{SeenTime, SqliteStore, sql};
 use crate::lease::ids::{HolderId, Incarnation, Slot, Token};
 use crate::lease::record::{
-    Acquire, Acquired, Expected, Loss, Observation, Observed, Pause, Refusal, Released, Renewed,
-    Server, Term, Terms,
+    Acquire, Acquired, Expected, Fault, Loss, Observation, Observed, Pause, Refusal, Released,
+    Renewed, Server, Term, Terms, Unknown,
 };
 use crate::lease::time::BootInstant;
 use crate::store::columns::Columns;
@@ -162,7 +162,12 @@ impl SqliteStore {
     ) -> Timed<Renewed> {
         let deadline = Deadline::new(self.clock, limit);
         let wanted = (request.slot, request.holder, None);
-        let settled = self.renewal(wanted, "1", &request.terms, deadline).await;
+        // Any token, but only where the acquisition was to be.
+        let server = sql::text(&request.server_incarnation.0);
+        let same_server = format!(":incarnation = {server}");
+        let settled = self
+            .renewal(wanted, &same_server, &request.terms, deadline)
+            .await;
         if settled.reply != Renewed::Lost(Loss::Closed) {
             return settled;
         }
@@ -192,10 +197,10 @@ impl SqliteStore {
                 let values: &[(&str, &str)] = &[
                     ("slot", &slot.to_string()),
                     ("holder", &sql::text(&holder.to_string())),
-                    ("same_token", same_token),
                     ("ttl", &sql::micros(terms.ttl)),
                 ];
-                store.message(sql::RENEW, values)
+                let renew = sql::fill(sql::RENEW, &[("same_token", same_token)]);
+                store.message(&renew, values)
             })
             .await;
         let reply = self.held(answer.reply, holder, token);
@@ -223,7 +228,7 @@ impl SqliteStore {
             if let Some(loss) = cells.loss(holder, token)? {
                 return Ok(Renewed::Lost(loss));
             }
-            let grant = cells.grant()?.ok_or(Failure::Missing)?;
+            let grant = cells.grant()?.ok_or_else(elsewhere)?;
             let request = cells.request_for(grant.token)?;
             Ok(Renewed::Granted { grant, request })
         };
@@ -306,6 +311,14 @@ impl SqliteStore {
             Err(failure) => Released::Unknown(self.given_up(failure)),
         }
     }
+}
+
+/// The row is as it was, but nothing was written: it is not where it should be.
+fn elsewhere() -> Failure {
+    Failure::Unanswered(Unknown {
+        fault: Fault::Transient,
+        message: "the file, or the boot, is another one than the acquisition was for".to_owned(),
+    })
 }
 
 /// How many rows there must be above our slots, and that each is as watched.

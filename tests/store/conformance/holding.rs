@@ -123,6 +123,12 @@ pub async fn an_acquisition_is_settled(bench: Bench) {
     let Acquired::Granted(grant) = two.store.acquire(&request, LIMIT).await.reply else {
         panic!("not granted");
     };
+    // Where commits may have been lost since, another one may have had it.
+    let mut elsewhere = request.clone();
+    elsewhere.server_incarnation = Incarnation("another".to_owned());
+    let unsettled = one.store.settle(&elsewhere, LIMIT).await.reply;
+    assert!(matches!(unsettled, Renewed::Unknown(_)), "{unsettled:?}");
+    assert_eq!(one.record(0).await.revision, grant.revision);
     let before = clock();
     let settled = one.store.settle(&request, LIMIT).await;
     assert!(settled.sent_at >= before);
