@@ -29,6 +29,7 @@ where
                 at_once.extend(self.perform(command, now.at));
             }
         }
+        self.watcher.spread(self.keeper.term().is_none());
         self.audience.stepped(&self.keeper, at);
     }
 

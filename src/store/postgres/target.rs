@@ -12,6 +12,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 mod tls;
 
 use self::tls::Tls;
+pub(super) use self::tls::Roots;
 use super::passfile::{self, Found, Wanted};
 use super::url::{self, Parameters, UrlError};
 use crate::store::settings::Surroundings;
@@ -44,12 +45,13 @@ pub(super) struct Target {
     /// Whether the user has given `options` of his own.
     pub own_options: bool,
     password: Option<String>,
-    own_roots: bool,
+    roots: Option<Roots>,
 }
 
 impl Target {
-    pub(super) fn trusts_own_roots_only(&self) -> bool {
-        self.own_roots
+    /// Against whom the server's certificate is checked, if at all.
+    pub(super) fn roots(&self) -> Option<Roots> {
+        self.roots
     }
 
     /// `text` without the password, should a server have repeated it.
@@ -131,7 +133,7 @@ pub(super) fn resolve(
             note,
             own_options: get("options").is_some(),
             password,
-            own_roots: tls.own_roots,
+            roots: tls.roots,
         });
     }
     if balanced(get("load_balance_hosts"))? {
