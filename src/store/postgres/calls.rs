@@ -8,7 +8,7 @@ use super::fault::{Failure, READ_ONLY};
 use super::link::Rows;
 use super::row::{Cells, Columns, timeline};
 use super::schema::Missing;
-use super::{Known, PgStore, SeenTime, schema, sql};
+use super::{Known, PgStore, SeenTime, Tell, sql};
 use crate::lease::ids::{Incarnation, Token};
 use crate::lease::record::{
     Acquire, Fault, Grant, Loss, Observation, Observed, Pause, Released, Renewed, Server, Term,
@@ -60,17 +60,9 @@ impl PgStore {
         let Some(first) = cells.first() else {
             return Ok(None);
         };
-        if first.flag("in_recovery")? {
+        let server = server(first)?;
+        if server.in_recovery {
             return Err(self.in_recovery());
-        }
-        match (first.number("version")?, first.number("compatible_from")?) {
-            (Some(_), Some(from)) if from > schema::VERSION => {
-                return Err(Failure::Unanswered(schema::too_new(
-                    self.link.settings().schema(),
-                )));
-            }
-            (Some(version), Some(_)) if version >= schema::VERSION => {}
-            _ => return Ok(None),
         }
         let database_us = first.duration("now")?.as_micros();
         let database_us = i64::try_from(database_us).unwrap_or(i64::MAX);
@@ -85,7 +77,7 @@ impl PgStore {
         let paused = first.flag("paused")?;
         let reason = first.text("pause_reason")?.unwrap_or_default();
         Ok(Some(Observation {
-            server: server(first)?,
+            server,
             paused: paused.then_some(Pause { reason }),
             records,
         }))
@@ -135,8 +127,8 @@ impl PgStore {
         let rows = self.call(deadline, build).await.reply.ok()?;
         let Some(cells) = rows.iter().flatten().next().map(Cells) else {
             let build = |store: &Self, left| {
-                let values = [("quiet", "'on'")];
-                store.message(&[sql::LIMITS, sql::NOTE_INCARNATION], &values, left)
+                let parts = [sql::LIMITS, sql::NOTE_INCARNATION];
+                store.message(&parts, &Tell::Nobody.values(), left)
             };
             let _known_from_the_next_poll_on = self.call(deadline, build).await;
             return None;
@@ -202,6 +194,8 @@ impl PgStore {
             ("holder", &holder),
             ("same_token", same_token),
             ("ttl", &ttl),
+            // Renewals tell nobody anyhow.
+            ("told", "'off'"),
             ("quiet", "'off'"),
         ];
         self.message(parts, &values, left)
@@ -296,14 +290,8 @@ impl PgStore {
         limit: Duration,
     ) -> Released {
         let same_token = format!("l.token = {}", term.token.0);
-        self.give_back(
-            &[sql::LIMITS, sql::RELEASE],
-            term,
-            &same_token,
-            incarnation,
-            limit,
-        )
-        .await
+        self.give_back(&[sql::LIMITS], term, &same_token, incarnation, limit)
+            .await
     }
 
     pub(super) async fn release_attempt_call(
@@ -317,7 +305,7 @@ impl PgStore {
             holder: attempt.holder,
             token: Token(0),
         };
-        let parts = [sql::LIMITS, sql::ONE_AT_A_TIME, sql::RELEASE];
+        let parts = [sql::LIMITS, sql::ONE_AT_A_TIME];
         let mut last = Released::NotOurs;
         for sixteenths in LOOKS {
             sleep(
@@ -345,7 +333,7 @@ impl PgStore {
 
     async fn give_back(
         &mut self,
-        parts: &[&str],
+        before: &[&str],
         term: &Term,
         same_token: &str,
         incarnation: &Incarnation,
@@ -355,16 +343,19 @@ impl PgStore {
         let (slot, holder) = (term.slot.to_string(), sql::text(&term.holder.to_string()));
         let incarnation = sql::text(&incarnation.0);
         let answer = self
-            .call_notifying(deadline, |store, left, quiet| {
-                let quiet = sql::text(quiet);
+            .call_telling(deadline, self.teller(), |store, left, tell| {
+                let [told, quiet] = tell.values();
                 let values = [
                     ("slot", slot.as_str()),
                     ("holder", &holder),
                     ("same_token", same_token),
                     ("incarnation", &incarnation),
-                    ("quiet", &quiet),
+                    told,
+                    quiet,
                 ];
-                store.message(parts, &values, left)
+                let release = sql::fill(sql::RELEASE, &tell.fragments(sql::NOTE_GIVEN));
+                let parts: Vec<&str> = before.iter().copied().chain([release.as_str()]).collect();
+                store.message(&parts, &values, left)
             })
             .await;
         let released = match answer.reply {
@@ -382,10 +373,11 @@ impl PgStore {
 /// What a server says of itself along with every reply.
 pub(super) fn server(cells: &Cells<'_>) -> Result<Server, Failure> {
     let incarnation = Incarnation(cells.words("incarnation")?);
+    let in_recovery = incarnation.0 == "in recovery";
     Ok(Server {
         timeline: timeline(&incarnation),
         incarnation,
-        in_recovery: cells.flag("in_recovery")?,
+        in_recovery,
         known_for: None,
     })
 }
