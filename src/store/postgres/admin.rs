@@ -7,7 +7,7 @@ use super::fault::Failure;
 use super::link::Rows;
 use super::row::{Cells, Columns};
 use super::schema::Missing;
-use super::{PgStore, Tell, calls, schema, sql};
+use super::{PgStore, Tell, calls, poll, schema, sql};
 use crate::lease::ids::{Label, LeaseName, Slot, Token};
 use crate::lease::record::{Fault, Request, RequestKind, Unknown};
 use crate::store::admin::{
@@ -379,7 +379,7 @@ fn statuses(rows: &Rows, pooled: bool) -> Result<Seen<Vec<LeaseStatus>>, Failure
     }
     Ok(Seen {
         now: time(first, "now_ms")?,
-        server: calls::server(first)?,
+        server: poll::server(first)?,
         value: leases,
     })
 }
@@ -439,7 +439,7 @@ fn history(rows: &Rows) -> Result<Seen<Vec<HistoryEvent>>, Failure> {
     }
     Ok(Seen {
         now: time(&first, "now_ms")?,
-        server: calls::server(&first)?,
+        server: poll::server(&first)?,
         value: events,
     })
 }

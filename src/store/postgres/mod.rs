@@ -6,7 +6,7 @@
 //! | `link`, `fault` | one connection, with limits; what an error means |
 //! | `schema.sql`, `schema` | tables, triggers and functions; their set-up |
 //! | `sql`, `row` | the statements, and how their answers are read |
-//! | `calls`, `acquire` | the trait's calls |
+//! | `poll`, `acquire`, `calls` | the trait's calls |
 //! | `listener` | `LISTEN`, in a connection of its own |
 //! | `admin`, `protect`, `doctor` | what operators ask |
 
@@ -18,6 +18,7 @@ mod fault;
 mod link;
 mod listener;
 mod passfile;
+mod poll;
 mod protect;
 mod row;
 mod schema;
