@@ -11,7 +11,7 @@ use crate::support::run::run;
 use crate::support::server::Server;
 
 /// The ttl of everything that has one.
-pub const TTL_SECONDS: u32 = 5;
+pub const TTL_SECONDS: u64 = 5;
 
 /// A wrapper.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
