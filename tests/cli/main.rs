@@ -5,9 +5,11 @@
 mod support;
 
 mod database;
+mod install;
 mod logs;
 mod many;
 mod options;
+mod selftest;
 mod standby;
 mod usage;
 
