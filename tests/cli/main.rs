@@ -9,6 +9,7 @@ mod install;
 mod logs;
 mod many;
 mod options;
+mod readme;
 mod selftest;
 mod standby;
 mod usage;
