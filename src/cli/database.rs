@@ -5,6 +5,7 @@ use super::args::db::{DbOptions, DbSource};
 use crate::exit;
 use crate::store::StoreSettings;
 use crate::store::settings::{Given, SettingsError, Surroundings};
+use crate::sys::environment;
 
 /// Why there is no store.
 pub struct Refused(SettingsError);
@@ -32,7 +33,7 @@ impl Refused {
     }
 }
 
-/// What is needed to reach the database.
+/// What is needed to reach the database. To be called before there are threads.
 ///
 /// # Errors
 /// [`Refused`]: a URL or file that cannot be used.
@@ -45,7 +46,11 @@ pub fn settings(options: &DbOptions) -> Result<StoreSettings, Refused> {
         }
         DbSource::File(path) => Given::File(path),
     };
-    StoreSettings::new(given, &options.schema, surroundings()).map_err(Refused)
+    let settings = StoreSettings::new(given, &options.schema, surroundings()).map_err(Refused)?;
+    if settings.trusts_own_roots_only() {
+        environment::distrust_system_roots();
+    }
+    Ok(settings)
 }
 
 fn surroundings() -> Surroundings {

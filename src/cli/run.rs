@@ -32,7 +32,7 @@ use crate::sys::memfd::{ReleaseFile, Setup};
 use crate::sys::notify_socket::NotifySocket;
 use crate::sys::{SysError, clock, inherited, process, signals};
 use crate::telemetry::Telemetry;
-use crate::wire::{NotStarted, PgOptions};
+use crate::wire::NotStarted;
 
 /// Runs a worker; the result is the exit code.
 pub fn run(options: RunOptions) -> u8 {
@@ -227,11 +227,7 @@ impl Prepared {
             hooks: options.hooks.clone(),
             watchdog: self.started.watchdog,
             notify_socket: self.notify_socket,
-            pgoptions: if options.pgoptions {
-                PgOptions::Extend
-            } else {
-                PgOptions::Leave
-            },
+            pgoptions: options.pgoptions,
         };
         let name = options.name.clone();
         let store_settings = self.store.clone();

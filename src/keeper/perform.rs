@@ -10,7 +10,7 @@ use crate::lease::record::{Acquired, Fault, Term, Unknown};
 use crate::lease::time::BootInstant;
 use crate::store::Store;
 use crate::sys::SysError;
-use crate::wire::{Start, ToGuard, Variable};
+use crate::wire::{PgOptions, Start, ToGuard, Variable};
 
 impl<S, B, A> Loop<S, B, A>
 where
@@ -29,6 +29,7 @@ where
                 at_once.extend(self.perform(command, now.at));
             }
         }
+        self.watcher.spread(self.keeper.term().is_none());
         self.audience.stepped(&self.keeper, at);
     }
 
@@ -80,7 +81,11 @@ where
             holder: term.holder,
             token: term.token,
             ttl: timing.ttl(),
-            pgoptions: self.settings.pgoptions,
+            pgoptions: match self.settings.pgoptions {
+                false => PgOptions::Leave,
+                true if self.calls.finds_lost_clients() => PgOptions::ExtendAndCheck,
+                true => PgOptions::Extend,
+            },
             deadline,
             grace: timing.grace(),
             stop_signal: self.settings.stop_signal,

@@ -11,7 +11,7 @@ use crate::lease::time::BootInstant;
 use crate::lease::timing::Shown;
 use crate::store::{AnyStore, Store as _};
 use crate::sys::release::ReleaseTask;
-use crate::sys::{clock, notify_socket, stdio};
+use crate::sys::{clock, environment, notify_socket, stdio};
 
 /// Between two attempts at a database that does not answer.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -54,6 +54,9 @@ pub fn run(task: &ReleaseTask) -> u8 {
 fn give_back(release: &Release) -> Result<String, String> {
     if release.claim == Claim::Nothing {
         return Ok(format!("lease {} was not held", release.name));
+    }
+    if release.settings.trusts_own_roots_only() {
+        environment::distrust_system_roots();
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

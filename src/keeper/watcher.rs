@@ -15,6 +15,7 @@ pub struct Watcher<W, B> {
     begin: B,
     watch: Option<W>,
     begin_at: Option<BootInstant>,
+    spread: bool,
 }
 
 impl<W: Watch, B: FnMut() -> W> Watcher<W, B> {
@@ -24,6 +25,7 @@ impl<W: Watch, B: FnMut() -> W> Watcher<W, B> {
             begin,
             watch: None,
             begin_at: None,
+            spread: false,
         }
     }
 
@@ -43,7 +45,20 @@ impl<W: Watch, B: FnMut() -> W> Watcher<W, B> {
     pub fn wake(&mut self, now: BootInstant) {
         if self.begin_at.is_some_and(|at| now >= at) {
             self.begin_at = None;
-            self.watch = Some((self.begin)());
+            let watch = (self.begin)();
+            watch.spread(self.spread);
+            self.watch = Some(watch);
+        }
+    }
+
+    /// Whether a change may be told a little later, where a crowd is told of
+    /// it: to those who stand by, so that they do not all come at once.
+    pub fn spread(&mut self, spread: bool) {
+        if self.spread != spread {
+            self.spread = spread;
+            if let Some(watch) = &self.watch {
+                watch.spread(spread);
+            }
         }
     }
 

@@ -166,6 +166,14 @@ impl StoreSettings {
         SqliteSettings::new(rest, &surroundings.directory).map(Self::Sqlite)
     }
 
+    /// Whether the system's roots have to be kept from the TLS layer.
+    pub fn trusts_own_roots_only(&self) -> bool {
+        match self {
+            Self::Postgres(settings) => settings.trusts_own_roots_only(),
+            Self::Sqlite(_) => false,
+        }
+    }
+
     /// How long a statement may run on the server at most, whatever its own
     /// call allows: `--call-timeout`. Set once per connection, it costs nothing.
     #[must_use]

@@ -2,6 +2,7 @@
 //! the worker is told (contract, section 7).
 
 use std::ffi::{CStr, CString};
+use std::sync::OnceLock;
 
 use super::role::{GUARD_VARIABLE, RELEASE_VARIABLE};
 use crate::wire::{Content, PgOptions, Start};
@@ -86,11 +87,51 @@ unsafe extern "C" {
     static environ: *const *const std::ffi::c_char;
 }
 
+/// Where OpenSSL, and the TLS layer after it, look for the system's roots.
+const OF_SYSTEM_ROOTS: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+
+/// What the caller has said of them, once that does not hold in this process.
+static SYSTEM_ROOTS: OnceLock<Vec<CString>> = OnceLock::new();
+
+/// The TLS layer of this process finds no certificate of the system's from
+/// here on: it would trust them beside those of `sslrootcert`, where libpq
+/// trusts that file alone. Children get these variables as the caller gave
+/// them. To be called before there are threads.
+pub fn distrust_system_roots() {
+    if SYSTEM_ROOTS.get().is_some() {
+        return;
+    }
+    let mut given = variables();
+    given.retain(|variable| says_system_roots(variable));
+    // Only a second call could fail to set it.
+    let _ = SYSTEM_ROOTS.set(given);
+    // SAFETY: there is one thread, and [`variables`] has copied what it read.
+    unsafe {
+        std::env::remove_var("SSL_CERT_DIR");
+        std::env::set_var("SSL_CERT_FILE", "/dev/null");
+    }
+}
+
+fn says_system_roots(variable: &CStr) -> bool {
+    let mut names = OF_SYSTEM_ROOTS.iter();
+    names.any(|name| name_of(variable) == name.as_bytes())
+}
+
 /// Every variable as the kernel gave it, malformed ones included.
 fn variables() -> Vec<CString> {
+    let mut found = now();
+    if let Some(given) = SYSTEM_ROOTS.get() {
+        found.retain(|variable| !says_system_roots(variable));
+        found.extend(given.iter().cloned());
+    }
+    found
+}
+
+/// Every variable as it stands in this process.
+fn now() -> Vec<CString> {
     let mut found = Vec::new();
-    // SAFETY: only read here; nothing in leasewrap changes the environment
-    // (`std::env::set_var` is unsafe, and there is none).
+    // SAFETY: only read here; the environment is changed only by
+    // [`distrust_system_roots`], before there are threads.
     let mut next = unsafe { environ };
     loop {
         // SAFETY: an array that ends with null (environ(7)); null itself when

@@ -7,12 +7,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod contenders;
 mod costs;
 mod hand_over;
 mod start;
 
 use std::time::Duration;
 
+use contenders::Field;
 use support::server::Server;
 
 /// Samples of one contender.
@@ -53,6 +55,16 @@ impl Samples {
         sorted.get(index).copied().unwrap_or(f64::NAN)
     }
 
+    /// Whose they are.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.millis.len()
+    }
+
     /// The median.
     pub fn median(&self) -> f64 {
         self.at(0.5)
@@ -61,18 +73,19 @@ impl Samples {
 
 /// Prints one table.
 pub fn table(what: &str, unit: &str, rows: &[Samples]) {
+    println!("\n{what} ({unit})");
     println!(
-        "\n{what} ({unit}; n = {})",
-        rows.first().map_or(0, |row| row.millis.len())
+        "{:<34} {:>9} {:>9} {:>9} {:>5}",
+        "", "median", "p10", "p90", "n"
     );
-    println!("{:<34} {:>9} {:>9} {:>9}", "", "median", "p10", "p90");
     for row in rows {
         println!(
-            "{:<34} {:>9.2} {:>9.2} {:>9.2}",
+            "{:<34} {:>9.2} {:>9.2} {:>9.2} {:>5}",
             row.name,
             row.median(),
             row.at(0.1),
-            row.at(0.9)
+            row.at(0.9),
+            row.count()
         );
     }
 }
@@ -88,11 +101,12 @@ fn main() {
     };
     let server = Server::start();
     println!("leasewrap {} against its peers", env!("CARGO_PKG_VERSION"));
+    let field = Field::new(&server);
     if wanted("start") {
-        start::measure(&server);
+        start::measure(&field);
     }
     if wanted("hand-over") {
-        hand_over::measure(&server);
+        hand_over::measure(&field, &server);
     }
     if wanted("costs") {
         costs::measure(&server);

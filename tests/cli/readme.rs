@@ -62,8 +62,10 @@ fn options(help: &str) -> BTreeMap<String, Option<String>> {
         let indent = line.len() - text.len();
         let named = text.starts_with('-') && (indent == 2 || indent == 6);
         if named && let Some(long) = text.split([' ', ',']).find(|word| word.starts_with("--")) {
-            options.insert(long.to_owned(), None);
-            last = Some(long.to_owned());
+            // What may be repeated ends with three points.
+            let long = long.trim_end_matches('.').to_owned();
+            options.insert(long.clone(), None);
+            last = Some(long);
         } else if let Some(variable) = text.strip_prefix("[env: ")
             && let Some(option) = &last
         {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::fault::{Failure, LOCK_NOT_AVAILABLE, QUERY_CANCELED, UNIQUE_VIOLATION};
 use super::link::Rows;
 use super::row::{Cells, Columns, timeline};
-use super::{PgStore, SeenTime, calls, is_queue_full, sql};
+use super::{PgStore, SeenTime, Tell, calls, sql};
 use crate::lease::ids::Slot;
 use crate::lease::record::{Acquire, Acquired, Expected, Refusal};
 use crate::lease::time::BootInstant;
@@ -71,13 +71,21 @@ impl PgStore {
         locked: Locked,
         deadline: Deadline,
     ) -> Timed<Tried> {
+        // Where its holder never gave it back, the history says so.
+        let mut tell = if request.from_unreleased {
+            Tell::Trigger
+        } else {
+            self.teller()
+        };
         // Once: a second one would find the row changed, by the first.
-        let build =
-            |quiet| move |store: &Self, left| store.acquisition(request, locked, left, quiet);
-        let mut answer = self.call_once(deadline, build("off")).await;
-        if is_queue_full(&answer.reply) {
-            answer = self.call_once(deadline, build("on")).await;
-        }
+        let answer = loop {
+            let build = |store: &Self, left| store.acquisition(request, locked, left, tell);
+            let answer = self.call_once(deadline, build).await;
+            match self.tell_less(tell, &answer.reply) {
+                Some(less) => tell = less,
+                None => break answer,
+            }
+        };
         let reply = match answer.reply {
             Ok(rows) => acquired(&rows).map_or_else(Tried::Failed, Tried::Answered),
             Err(Failure::Refused(refused)) => match refused.code.as_str() {
@@ -163,14 +171,15 @@ impl PgStore {
         );
         let server = sql::text(&request.server_incarnation.0);
         let answer = self
-            .call_notifying(deadline, |store, left, quiet| {
-                let quiet = sql::text(quiet);
+            .call_telling(deadline, Tell::Trigger, |store, left, tell| {
+                let [told, quiet] = tell.values();
                 let values = [
                     ("slot", slot.as_str()),
                     ("token", &token),
                     ("revision", &revision),
                     ("server_incarnation", &server),
-                    ("quiet", &quiet),
+                    told,
+                    quiet,
                 ];
                 // Half of the time is kept for the acquisition itself.
                 store.message(&[sql::LIMITS, sql::CLOSE_WATCHED], &values, left / 2)
@@ -182,13 +191,7 @@ impl PgStore {
         Ok(closed.then(|| who(&rows)))
     }
 
-    fn acquisition(
-        &self,
-        request: &Acquire,
-        locked: Locked,
-        left: Duration,
-        quiet: &str,
-    ) -> String {
+    fn acquisition(&self, request: &Acquire, locked: Locked, left: Duration, tell: Tell) -> String {
         let terms = &request.terms;
         let (take, token, revision, row_incarnation) = match &request.expected {
             Expected::Missing => (sql::TAKE_NEW, String::new(), String::new(), String::new()),
@@ -206,6 +209,7 @@ impl PgStore {
         let (above_count, above_same) = above(request);
         let (floor, jump) = token_rule(request);
         let not_after = not_after(self.seen_time, (self.clock)(), left);
+        let [told, quiet] = tell.values();
         let values: &[(&str, &str)] = &[
             (
                 "nowait",
@@ -234,9 +238,15 @@ impl PgStore {
             ("floor", &floor),
             ("jump", &jump),
             ("not_after", &not_after),
-            ("quiet", &sql::text(quiet)),
+            told,
+            quiet,
         ];
-        let acquire = sql::fill(sql::ACQUIRE, &[("take", take), ("above_same", &above_same)]);
+        let [tell, note] = tell.fragments(sql::NOTE_TAKEN);
+        let take = sql::fill(take, &[tell]);
+        let acquire = sql::fill(
+            sql::ACQUIRE,
+            &[("take", &take), ("above_same", &above_same), note],
+        );
         let parts = [sql::LIMITS, sql::ONE_AT_A_TIME, sql::LOCK_ROW, &acquire];
         self.message(&parts, values, left)
     }

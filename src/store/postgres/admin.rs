@@ -7,7 +7,7 @@ use super::fault::Failure;
 use super::link::Rows;
 use super::row::{Cells, Columns};
 use super::schema::Missing;
-use super::{PgStore, calls, schema, sql};
+use super::{PgStore, Tell, calls, poll, schema, sql};
 use crate::lease::ids::{Label, LeaseName, Slot, Token};
 use crate::lease::record::{Fault, Request, RequestKind, Unknown};
 use crate::store::admin::{
@@ -20,7 +20,7 @@ use crate::store::deadline::Deadline;
 /// without `lease` there is none.
 const STATUS: &str = "
 with at as materialized (select clock_timestamp() as now)
-select s.in_recovery, s.incarnation,
+select pg_is_in_recovery() as in_recovery, :identity as incarnation,
     (extract(epoch from at.now) * 1000)::bigint as now_ms,
     n.name as lease,
     coalesce(p.paused, false) as paused,
@@ -34,7 +34,6 @@ select s.in_recovery, s.incarnation,
     (extract(epoch from l.released_at) * 1000)::bigint as released_ms,
     :row_columns
 from at
-cross join lateral :schema.server() s
 left join (
     select a.name from :schema.lease a
     union select b.name from :schema.lease_pause b where b.paused
@@ -53,9 +52,8 @@ order by a.backend_start;
 
 /// The history, oldest first. The first row says what the server is.
 const HISTORY: &str = "
-select s.in_recovery, s.incarnation,
-    (extract(epoch from clock_timestamp()) * 1000)::bigint as now_ms
-from :schema.server() s;
+select pg_is_in_recovery() as in_recovery, :identity as incarnation,
+    (extract(epoch from clock_timestamp()) * 1000)::bigint as now_ms;
 select * from (
     select e.id, (extract(epoch from e.at) * 1000)::bigint as at_ms, e.name as lease, e.slot,
         e.token, e.label, e.what, e.why
@@ -116,10 +114,14 @@ impl PgStore {
         &mut self,
         limit: Duration,
         missing_is_empty: bool,
-        build: impl Fn(&Self, Duration, &str) -> String,
+        build: impl Fn(&Self, Duration, Tell) -> String,
     ) -> Result<Option<Rows>, Unknown> {
         let deadline = Deadline::new(self.clock, limit);
-        match self.call_notifying(deadline, build).await.reply {
+        match self
+            .call_telling(deadline, Tell::Trigger, build)
+            .await
+            .reply
+        {
             Ok(rows) => Ok(Some(rows)),
             Err(Failure::Refused(refused)) if refused.is_missing() => {
                 match self.missing(deadline).await {
@@ -141,11 +143,8 @@ impl PgStore {
         values: &sql::Values<'_>,
     ) -> Result<Vec<sqlx::postgres::PgRow>, Unknown> {
         let rows = self
-            .ask(limit, false, |store, left, quiet| {
-                let quiet = sql::text(quiet);
-                let schema_text = sql::text(store.link.settings().schema());
-                let own = [("quiet", quiet.as_str()), ("schema_text", &schema_text)];
-                let all: Vec<(&str, &str)> = values.iter().chain(&own).copied().collect();
+            .ask(limit, false, |store, left, tell| {
+                let all: Vec<(&str, &str)> = values.iter().chain(&tell.values()).copied().collect();
                 store.message(&[sql::LIMITS, sql], &all, left)
             })
             .await?;
@@ -380,7 +379,7 @@ fn statuses(rows: &Rows, pooled: bool) -> Result<Seen<Vec<LeaseStatus>>, Failure
     }
     Ok(Seen {
         now: time(first, "now_ms")?,
-        server: calls::server(first)?,
+        server: poll::server(first)?,
         value: leases,
     })
 }
@@ -440,7 +439,7 @@ fn history(rows: &Rows) -> Result<Seen<Vec<HistoryEvent>>, Failure> {
     }
     Ok(Seen {
         now: time(&first, "now_ms")?,
-        server: calls::server(&first)?,
+        server: poll::server(&first)?,
         value: events,
     })
 }

@@ -1,20 +1,15 @@
-//! The calls of the trait, but for the acquisition.
+//! The calls of the trait, but for the poll and the acquisition.
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::fault::{Failure, READ_ONLY};
+use super::fault::Failure;
 use super::link::Rows;
-use super::row::{Cells, Columns, timeline};
-use super::schema::Missing;
-use super::{Known, PgStore, SeenTime, schema, sql};
+use super::row::{Cells, Columns};
+use super::{PgStore, sql};
 use crate::lease::ids::{Incarnation, Token};
-use crate::lease::record::{
-    Acquire, Fault, Grant, Loss, Observation, Observed, Pause, Released, Renewed, Server, Term,
-    Terms, Unknown,
-};
-use crate::lease::time::BootInstant;
+use crate::lease::record::{Acquire, Fault, Grant, Loss, Released, Renewed, Term, Terms, Unknown};
 use crate::store::deadline::Deadline;
 use crate::store::{Attempt, Timed};
 
@@ -22,133 +17,6 @@ use crate::store::{Attempt, Timed};
 const LOOKS: [u32; 6] = [0, 1, 2, 4, 8, 14];
 
 impl PgStore {
-    pub(super) async fn observe_call(&mut self, limit: Duration) -> Observed {
-        let deadline = Deadline::new(self.clock, limit);
-        let build = |store: &Self, left| store.message(&[sql::OBSERVE], &[], left);
-        let mut answer = self.call(deadline, build).await;
-        if says_missing(&answer.reply) {
-            match self.missing(deadline).await {
-                Missing::Schema => return Observed::NoSchema,
-                Missing::Unknown(unknown) => return Observed::Unknown(unknown),
-                Missing::Nothing => answer = self.call(deadline, build).await,
-            }
-        }
-        let seen = match answer.reply {
-            Ok(rows) => self.observed(&rows, answer.sent_at),
-            Err(Failure::Refused(refused)) if refused.is_missing() => {
-                return Observed::Unknown(self.damaged(&refused.message));
-            }
-            Err(failure) => Err(failure),
-        };
-        match seen {
-            Ok(Some(mut observation)) => {
-                observation.server.known_for = self.known_for(&observation.server, deadline).await;
-                Observed::Seen(observation)
-            }
-            Ok(None) => Observed::NoSchema,
-            Err(failure) => Observed::Unknown(self.given_up(failure)),
-        }
-    }
-
-    /// What a poll has seen; `None` where the schema is older than we need.
-    fn observed(
-        &mut self,
-        rows: &Rows,
-        sent_at: BootInstant,
-    ) -> Result<Option<Observation>, Failure> {
-        let cells: Vec<Cells<'_>> = rows.iter().flatten().map(Cells).collect();
-        let Some(first) = cells.first() else {
-            return Ok(None);
-        };
-        if first.flag("in_recovery")? {
-            return Err(self.in_recovery());
-        }
-        match (first.number("version")?, first.number("compatible_from")?) {
-            (Some(_), Some(from)) if from > schema::VERSION => {
-                return Err(Failure::Unanswered(schema::too_new(
-                    self.link.settings().schema(),
-                )));
-            }
-            (Some(version), Some(_)) if version >= schema::VERSION => {}
-            _ => return Ok(None),
-        }
-        let database_us = first.duration("now")?.as_micros();
-        let database_us = i64::try_from(database_us).unwrap_or(i64::MAX);
-        self.seen_time = Some(SeenTime {
-            sent_at,
-            database_us,
-        });
-        let mut records = Vec::new();
-        for cells in &cells {
-            records.extend(cells.record()?);
-        }
-        let paused = first.flag("paused")?;
-        let reason = first.text("pause_reason")?.unwrap_or_default();
-        Ok(Some(Observation {
-            server: server(first)?,
-            paused: paused.then_some(Pause { reason }),
-            records,
-        }))
-    }
-
-    /// Nothing that a server in recovery says counts; another host may be
-    /// the primary by now.
-    fn in_recovery(&mut self) -> Failure {
-        self.link.close();
-        Failure::Unanswered(Unknown {
-            fault: Fault::ReadOnly,
-            message: "the server is a standby (in recovery), which cannot be written to; \
-                      name the primary"
-                .to_owned(),
-        })
-    }
-
-    /// `failure` as an answer that says nothing. A server that cannot be
-    /// written to is left: another host may be the primary by now.
-    pub(super) fn given_up(&mut self, failure: Failure) -> Unknown {
-        if matches!(&failure, Failure::Refused(refused) if refused.code == READ_ONLY) {
-            self.link.close();
-        }
-        failure.unknown()
-    }
-
-    /// How long the schema has known the present incarnation: asked once, and
-    /// never on the first timeline, where it makes no difference.
-    async fn known_for(&mut self, server: &Server, deadline: Deadline) -> Option<Duration> {
-        if server.timeline == Some(1) {
-            return None;
-        }
-        let known = self.known.as_ref();
-        if known.is_none_or(|known| known.incarnation != server.incarnation) {
-            self.look_up(&server.incarnation, deadline).await?;
-        }
-        let known = self.known.as_ref()?;
-        Some(known.known_for + (self.clock)().saturating_since(known.asked_at))
-    }
-
-    /// Asks how long it is known. Where it is not, the record of incarnations
-    /// begins to know it; where that fails, the next poll tries again.
-    async fn look_up(&mut self, incarnation: &Incarnation, deadline: Deadline) -> Option<()> {
-        let text = sql::text(&incarnation.0);
-        let build =
-            |store: &Self, left| store.message(&[sql::KNOWN], &[("incarnation", &text)], left);
-        let rows = self.call(deadline, build).await.reply.ok()?;
-        let Some(cells) = rows.iter().flatten().next().map(Cells) else {
-            let build = |store: &Self, left| {
-                let values = [("quiet", "'on'")];
-                store.message(&[sql::LIMITS, sql::NOTE_INCARNATION], &values, left)
-            };
-            let _known_from_the_next_poll_on = self.call(deadline, build).await;
-            return None;
-        };
-        self.known = Some(Known {
-            incarnation: incarnation.clone(),
-            asked_at: (self.clock)(),
-            known_for: cells.duration("known").ok()?,
-        });
-        Some(())
-    }
-
     pub(super) async fn renew_call(
         &mut self,
         term: &Term,
@@ -202,6 +70,8 @@ impl PgStore {
             ("holder", &holder),
             ("same_token", same_token),
             ("ttl", &ttl),
+            // Renewals tell nobody anyhow.
+            ("told", "'off'"),
             ("quiet", "'off'"),
         ];
         self.message(parts, &values, left)
@@ -296,14 +166,8 @@ impl PgStore {
         limit: Duration,
     ) -> Released {
         let same_token = format!("l.token = {}", term.token.0);
-        self.give_back(
-            &[sql::LIMITS, sql::RELEASE],
-            term,
-            &same_token,
-            incarnation,
-            limit,
-        )
-        .await
+        self.give_back(&[sql::LIMITS], term, &same_token, incarnation, limit)
+            .await
     }
 
     pub(super) async fn release_attempt_call(
@@ -317,7 +181,7 @@ impl PgStore {
             holder: attempt.holder,
             token: Token(0),
         };
-        let parts = [sql::LIMITS, sql::ONE_AT_A_TIME, sql::RELEASE];
+        let parts = [sql::LIMITS, sql::ONE_AT_A_TIME];
         let mut last = Released::NotOurs;
         for sixteenths in LOOKS {
             sleep(
@@ -345,7 +209,7 @@ impl PgStore {
 
     async fn give_back(
         &mut self,
-        parts: &[&str],
+        before: &[&str],
         term: &Term,
         same_token: &str,
         incarnation: &Incarnation,
@@ -355,16 +219,19 @@ impl PgStore {
         let (slot, holder) = (term.slot.to_string(), sql::text(&term.holder.to_string()));
         let incarnation = sql::text(&incarnation.0);
         let answer = self
-            .call_notifying(deadline, |store, left, quiet| {
-                let quiet = sql::text(quiet);
+            .call_telling(deadline, self.teller(), |store, left, tell| {
+                let [told, quiet] = tell.values();
                 let values = [
                     ("slot", slot.as_str()),
                     ("holder", &holder),
                     ("same_token", same_token),
                     ("incarnation", &incarnation),
-                    ("quiet", &quiet),
+                    told,
+                    quiet,
                 ];
-                store.message(parts, &values, left)
+                let release = sql::fill(sql::RELEASE, &tell.fragments(sql::NOTE_GIVEN));
+                let parts: Vec<&str> = before.iter().copied().chain([release.as_str()]).collect();
+                store.message(&parts, &values, left)
             })
             .await;
         let released = match answer.reply {
@@ -377,17 +244,6 @@ impl PgStore {
             Err(failure) => Released::Unknown(self.given_up(failure)),
         }
     }
-}
-
-/// What a server says of itself along with every reply.
-pub(super) fn server(cells: &Cells<'_>) -> Result<Server, Failure> {
-    let incarnation = Incarnation(cells.words("incarnation")?);
-    Ok(Server {
-        timeline: timeline(&incarnation),
-        incarnation,
-        in_recovery: cells.flag("in_recovery")?,
-        known_for: None,
-    })
 }
 
 /// What a renewal's answer says; `None` where it was the term's row when the
@@ -447,11 +303,6 @@ fn released(rows: &Rows) -> Result<Released, Failure> {
         return Err(Failure::Unanswered(changed_meanwhile()));
     }
     Ok(Released::NotOurs)
-}
-
-/// Whether a table, a column, a function or the schema is not there.
-fn says_missing(reply: &Result<Rows, Failure>) -> bool {
-    matches!(reply, Err(Failure::Refused(refused)) if refused.is_missing())
 }
 
 pub(super) fn no_row() -> Failure {

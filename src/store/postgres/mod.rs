@@ -6,7 +6,7 @@
 //! | `link`, `fault` | one connection, with limits; what an error means |
 //! | `schema.sql`, `schema` | tables, triggers and functions; their set-up |
 //! | `sql`, `row` | the statements, and how their answers are read |
-//! | `calls`, `acquire` | the trait's calls |
+//! | `poll`, `acquire`, `calls` | the trait's calls |
 //! | `listener` | `LISTEN`, in a connection of its own |
 //! | `admin`, `protect`, `doctor` | what operators ask |
 //! | `selftest`, `hop` | what the self-test does: to rows of its own, and to a line |
@@ -20,6 +20,7 @@ mod hop;
 mod link;
 mod listener;
 mod passfile;
+mod poll;
 mod protect;
 mod row;
 mod schema;
@@ -53,6 +54,10 @@ pub struct PgStore {
     /// again next time.
     seen_time: Option<SeenTime>,
     known: Option<Known>,
+    /// Ask for the incarnation in the plain way.
+    plain_identity: bool,
+    /// Tell of our own changes ourselves.
+    tells: bool,
 }
 
 /// How long the schema had known an incarnation when it was asked. (Not since
@@ -83,11 +88,21 @@ impl PgStore {
             why: String::new(),
             seen_time: None,
             known: None,
+            plain_identity: true,
+            tells: true,
         }
     }
 
     fn schema(&self) -> String {
         sql::identifier(self.link.settings().schema())
+    }
+
+    fn identity(&self) -> &'static str {
+        if self.plain_identity {
+            sql::IDENTITY
+        } else {
+            sql::IDENTITY_BY_FUNCTION
+        }
     }
 
     /// A message made of `parts`, with `values` and those that all need.
@@ -97,11 +112,13 @@ impl PgStore {
             sql::text(self.name.as_str()),
             sql::text(&self.why),
         );
+        let schema_text = sql::text(self.link.settings().schema());
         let advisory = schema::advisory_key(self.link.settings().schema(), self.name.as_str());
         // The locks of one statement are waited for one after the other.
         let (statement, lock) = (sql::timeout(limit), sql::timeout(limit / 2));
         let common = [
             ("schema", schema.as_str()),
+            ("schema_text", &schema_text),
             ("name", &name),
             ("why", &why),
             ("advisory_class", schema::ADVISORY_CLASS),
@@ -116,6 +133,7 @@ impl PgStore {
                 ("row_columns", sql::ROW_COLUMNS),
                 ("seen_columns", sql::SEEN_COLUMNS),
                 ("session_mark", sql::SESSION_MARK),
+                ("identity", self.identity()),
             ],
         );
         sql::fill(&composed, &all)
@@ -133,13 +151,25 @@ impl PgStore {
             let sent_at = (self.clock)();
             return Timed { sent_at, reply };
         }
-        let message = build(self, deadline.left());
-        let sent_at = (self.clock)();
-        let reply = self.link.send(message, deadline).await;
-        if let Ok(rows) = &reply {
-            self.see_mark(rows);
+        loop {
+            let message = build(self, deadline.left());
+            let sent_at = (self.clock)();
+            let reply = self.link.send(message, deadline).await;
+            match &reply {
+                Ok(rows) => self.see_mark(rows),
+                // Not open to this role, or on this server.
+                Err(Failure::Refused(refused))
+                    if self.plain_identity
+                        && self.link.is_open()
+                        && matches!(refused.code.as_str(), "42501" | "0A000" | "42883") =>
+                {
+                    self.plain_identity = false;
+                    continue;
+                }
+                Err(_) => {}
+            }
+            return Timed { sent_at, reply };
         }
-        Timed { sent_at, reply }
     }
 
     /// Where an answer shows the session's mark, the session is ours.
@@ -167,28 +197,83 @@ impl PgStore {
         answer
     }
 
-    /// As [`Self::call`], for a message that may notify: where the queue of
-    /// notifications is full, it is sent again without one.
-    async fn call_notifying(
+    /// As [`Self::call`], for a message that tells of a change: where that is
+    /// what fails, it is sent again so that less is told.
+    async fn call_telling(
         &mut self,
         deadline: Deadline,
-        build: impl Fn(&Self, Duration, &str) -> String,
+        first: Tell,
+        build: impl Fn(&Self, Duration, Tell) -> String,
     ) -> Timed<Result<Rows, Failure>> {
-        let answer = self
-            .call(deadline, |store, left| build(store, left, "off"))
-            .await;
-        if is_queue_full(&answer.reply) {
-            return self
-                .call(deadline, |store, left| build(store, left, "on"))
+        let mut tell = first;
+        loop {
+            let answer = self
+                .call(deadline, |store, left| build(store, left, tell))
                 .await;
+            match self.tell_less(tell, &answer.reply) {
+                Some(less) => tell = less,
+                None => return answer,
+            }
         }
-        answer
+    }
+
+    /// Who is to tell of a change that we make: mostly its own statement. Now
+    /// and then the trigger, which also sees to the history's age.
+    fn teller(&self) -> Tell {
+        if self.tells && rand::random_ratio(19, 20) {
+            Tell::Ourselves
+        } else {
+            Tell::Trigger
+        }
+    }
+
+    /// Whether a message failed for what it tells, and how to tell less: the
+    /// trigger bears with a history that cannot be written, and a full queue
+    /// of notifications keeps nothing from being committed.
+    fn tell_less(&mut self, tell: Tell, reply: &Result<Rows, Failure>) -> Option<Tell> {
+        let Err(Failure::Refused(refused)) = reply else {
+            return None;
+        };
+        if refused.code == PROGRAM_LIMIT_EXCEEDED && tell != Tell::Nobody {
+            return Some(Tell::Nobody);
+        }
+        // Missing, or not ours to write.
+        if tell == Tell::Ourselves && refused.code.starts_with("42") {
+            self.tells = false;
+            return Some(Tell::Trigger);
+        }
+        None
     }
 }
 
-/// Whether the queue of notifications kept a message from being committed.
-fn is_queue_full(reply: &Result<Rows, Failure>) -> bool {
-    matches!(reply, Err(Failure::Refused(refused)) if refused.code == PROGRAM_LIMIT_EXCEEDED)
+/// Who tells listeners and the history of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tell {
+    /// The statement that makes it.
+    Ourselves,
+    /// The table's trigger.
+    Trigger,
+    /// The history hears of it, by the trigger; listeners do not.
+    Nobody,
+}
+
+impl Tell {
+    /// What a message needs for that.
+    fn values(self) -> [(&'static str, &'static str); 2] {
+        match self {
+            Self::Ourselves => [("told", "'on'"), ("quiet", "'off'")],
+            Self::Trigger => [("told", "'off'"), ("quiet", "'off'")],
+            Self::Nobody => [("told", "'off'"), ("quiet", "'on'")],
+        }
+    }
+
+    /// The fragments of a statement that takes or gives back.
+    fn fragments(self, note: &'static str) -> [(&'static str, &'static str); 2] {
+        match self {
+            Self::Ourselves => [("tell", sql::TELL), ("note", note)],
+            Self::Trigger | Self::Nobody => [("tell", ""), ("note", "")],
+        }
+    }
 }
 
 impl Store for PgStore {
@@ -233,6 +318,10 @@ impl Store for PgStore {
 
     fn because(&mut self, why: &str) {
         why.clone_into(&mut self.why);
+    }
+
+    fn finds_lost_clients(&self) -> bool {
+        self.link.finds_lost_clients()
     }
 
     fn watch(&self) -> PgWatch {

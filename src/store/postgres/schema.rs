@@ -71,7 +71,8 @@ const DROP_REST: &str = "
 drop function if exists :schema.fence_table() cascade;
 drop function if exists :schema.fence(text, bigint, interval),
     :schema.end_lockers(text, integer), :schema.lockers(text, integer),
-    :schema.forget_selftest(text), :schema.lease_kept(), :schema.lease_changed(), :schema.server();
+    :schema.forget_selftest(text), :schema.lease_kept(), :schema.lease_changed(),
+    :schema.incarnation();
 do $leasewrap$
 begin
     drop schema :schema;
@@ -152,6 +153,15 @@ pub(super) enum Missing {
     Unknown(Unknown),
 }
 
+/// Which version of the schema is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    /// It lacks something that we need.
+    Older,
+    /// Ours, or a later one that we can work with.
+    Known,
+}
+
 impl PgStore {
     pub(super) async fn init_call(&mut self, limit: Duration) -> Result<(), Unknown> {
         let deadline = Deadline::new(self.clock, limit);
@@ -171,28 +181,28 @@ impl PgStore {
     async fn init_once(&mut self, deadline: Deadline) -> Result<(), Failure> {
         match self.there(deadline).await? {
             There::Foreign => return Err(Failure::Unanswered(self.foreign())),
-            There::Ours => {
-                let build = |store: &Self, _| store.ddl(&[VERSION_THERE], deadline);
-                let rows = self.call(deadline, build).await.reply?;
-                let cells = rows.iter().flatten().next().map(Cells);
-                match cells
-                    .map(|cells| cells.number("compatible_from"))
-                    .transpose()?
-                    .flatten()
-                {
-                    Some(from) if from <= VERSION => return Ok(()),
-                    Some(_) => {
-                        let schema = self.link.settings().schema();
-                        return Err(Failure::Unanswered(too_new(schema)));
-                    }
-                    None => return Err(Failure::Unanswered(self.foreign())),
-                }
-            }
+            There::Ours => return self.version(deadline).await.map(drop),
             There::Nothing | There::Part => {}
         }
         let build =
             |store: &Self, _| store.ddl(&[BEGIN, MUST_BE_MISSING, DROP_TABLES, SCHEMA], deadline);
         self.call(deadline, build).await.reply.map(drop)
+    }
+
+    /// Which version of our own is there.
+    async fn version(&mut self, deadline: Deadline) -> Result<Version, Failure> {
+        let build = |store: &Self, _| store.ddl(&[VERSION_THERE], deadline);
+        let rows = self.call(deadline, build).await.reply?;
+        let Some(cells) = rows.iter().flatten().next().map(Cells) else {
+            return Err(self.foreign().into());
+        };
+        if cells.there("compatible_from")? > VERSION {
+            return Err(too_new(self.link.settings().schema()).into());
+        }
+        if cells.there("version")? < VERSION {
+            return Ok(Version::Older);
+        }
+        Ok(Version::Known)
     }
 
     /// A message of the set-up.
@@ -235,7 +245,11 @@ impl PgStore {
         match self.there(deadline).await {
             Ok(There::Nothing | There::Part) => Missing::Schema,
             Ok(There::Foreign) => Missing::Unknown(self.foreign()),
-            Ok(There::Ours) => Missing::Nothing,
+            Ok(There::Ours) => match self.version(deadline).await {
+                Ok(Version::Known) => Missing::Nothing,
+                Ok(Version::Older) => Missing::Schema,
+                Err(failure) => Missing::Unknown(self.given_up(failure)),
+            },
             Err(failure) => Missing::Unknown(self.given_up(failure)),
         }
     }

@@ -13,7 +13,9 @@ begin
 end
 $leasewrap$;
 
--- What is here, and which leasewraps understand it.
+-- What is here, and which leasewraps understand it. It is read at the set-up,
+-- and where something is missing: so a version that earlier leasewraps cannot
+-- work with renames something that they need.
 create table :schema.lease_schema (
     one boolean primary key default true check (one),
     version integer not null,
@@ -86,34 +88,27 @@ create table :schema.event (
 );
 create index event_name_at on :schema.event (name, at);
 
--- What the server is. The versions are those of `lease_schema`: a poll does
--- not read a table for them. `incarnation` tells which database this is, as
--- far as lost commits go: the system's identifier and the timeline; the
--- postmaster's start where they cannot be read.
-create or replace function :schema.server(out version integer, out compatible_from integer,
-    out in_recovery boolean, out incarnation text)
+-- Which database this is, as far as lost commits go, where the plain way to
+-- ask is not open to the caller: the system's identifier and the timeline,
+-- and else the postmaster's start. pg_control_checkpoint() would still show
+-- the old timeline for minutes after a promotion.
+create or replace function :schema.incarnation() returns text
 language plpgsql volatile as $leasewrap$
 begin
-    version := 1;
-    compatible_from := 1;
-    in_recovery := pg_is_in_recovery();
-    if in_recovery then
-        incarnation := 'in recovery';
-        return;
+    if pg_is_in_recovery() then
+        return 'in recovery';
     end if;
-    begin
-        -- pg_control_checkpoint() still shows the old timeline for minutes
-        -- after a promotion.
-        incarnation := (pg_control_system()).system_identifier || '/'
-            || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8);
-    exception when insufficient_privilege or feature_not_supported or undefined_function then
-        incarnation := 'started ' || extract(epoch from pg_postmaster_start_time());
-    end;
+    return (pg_control_system()).system_identifier || '/'
+        || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8);
+exception when insufficient_privilege or feature_not_supported or undefined_function then
+    return 'started ' || extract(epoch from pg_postmaster_start_time());
 end
 $leasewrap$;
 
 -- Tells listeners, and the history, of every change of holder, token, closed
--- token or release and of every request, whoever makes it.
+-- token or release and of every request, whoever makes it. A leasewrap that
+-- takes or gives back tells it in the same statement itself (`leasewrap.told`):
+-- a fresh session saves the loading of PL/pgSQL.
 create or replace function :schema.lease_changed() returns trigger
 language plpgsql as $leasewrap$
 declare
@@ -143,7 +138,7 @@ begin
     begin
         insert into :schema.event (name, slot, token, label, what, why)
         values (new.name, new.slot, new.token, new.label, what, why);
-        if what = 'acquired' and random() < 0.1 then
+        if what = 'acquired' then
             delete from :schema.event e where e.id in (
                 select o.id from (select id, at from :schema.event order by id limit 1000) o
                 where o.at < clock_timestamp() - interval '30 days');
@@ -157,16 +152,18 @@ end
 $leasewrap$;
 
 create trigger lease_inserted after insert on :schema.lease
-for each row execute function :schema.lease_changed();
+for each row when (coalesce(current_setting('leasewrap.told', true), '') <> 'on')
+execute function :schema.lease_changed();
 
 create trigger lease_changed after update on :schema.lease
 for each row when (
-    new.holder is distinct from old.holder
-    or new.token is distinct from old.token
-    or new.closed_token is distinct from old.closed_token
-    or new.released_at is distinct from old.released_at
-    or new.request_token is distinct from old.request_token
-    or new.requested_at is distinct from old.requested_at
+    (new.holder is distinct from old.holder
+        or new.token is distinct from old.token
+        or new.closed_token is distinct from old.closed_token
+        or new.released_at is distinct from old.released_at
+        or new.request_token is distinct from old.request_token
+        or new.requested_at is distinct from old.requested_at)
+    and coalesce(current_setting('leasewrap.told', true), '') <> 'on'
 ) execute function :schema.lease_changed();
 
 -- Rows hold the tokens that must never be handed out again. Only those of the
@@ -335,9 +332,9 @@ begin
 end
 $leasewrap$;
 
-grant execute on function :schema.server(), :schema.lockers(text, integer),
+grant execute on function :schema.incarnation(), :schema.lockers(text, integer),
     :schema.end_lockers(text, integer), :schema.fence(text, bigint, interval),
     :schema.forget_selftest(text) to public;
 
 insert into :schema.lease_schema (version, compatible_from) values (1, 1);
-insert into :schema.lease_incarnation (incarnation) select s.incarnation from :schema.server() s;
+insert into :schema.lease_incarnation (incarnation) values (:schema.incarnation());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::target::{self, Target};
+use super::target::{self, Roots, Target};
 use super::url::UrlError;
 use crate::store::settings::{SettingsError, Surroundings};
 
@@ -130,12 +130,14 @@ impl PgSettings {
         target::resolve(parameters, &self.surroundings).map_err(wrong)
     }
 
-    /// Whether some connection checks the server's certificate against a file
-    /// of our own (`sslrootcert`). The TLS layer adds the system's roots to
-    /// it, where libpq trusts the file alone: with `SSL_CERT_FILE=/dev/null`
-    /// in the process's environment it finds none to add.
+    /// Whether servers' certificates are checked against files of our own
+    /// alone (`sslrootcert`). The TLS layer adds what it takes for the
+    /// system's roots to them, and has to be kept from it.
     pub fn trusts_own_roots_only(&self) -> bool {
-        self.targets()
-            .is_ok_and(|targets| targets.iter().any(Target::trusts_own_roots_only))
+        let Ok(targets) = self.targets() else {
+            return false;
+        };
+        let mut checked = targets.iter().filter_map(Target::roots).peekable();
+        checked.peek().is_some() && checked.all(|roots| roots == Roots::Own)
     }
 }

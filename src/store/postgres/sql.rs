@@ -59,7 +59,8 @@ select set_config('statement_timeout', :statement_timeout, true),
     set_config('synchronous_commit', case current_setting('synchronous_commit')
         when 'remote_apply' then 'remote_apply' else 'on' end, true),
     set_config('leasewrap.why', :why, true),
-    set_config('leasewrap.quiet', :quiet, true);
+    set_config('leasewrap.quiet', :quiet, true),
+    set_config('leasewrap.told', :told, true);
 ";
 
 /// One acquisition of a lease at a time, whatever the slot: tokens of all
@@ -75,12 +76,10 @@ select pg_advisory_xact_lock(:advisory_class, :advisory_key)::text;
 /// every function that it names costs there. So differences are made of
 /// intervals and written as they are; all else is done where they are read.
 pub(super) const OBSERVE: &str = "/* leasewrap poll */
-select s.version, s.compatible_from, s.incarnation, s.in_recovery,
-    extract(epoch from at.now - timestamptz 'epoch') as now,
+select :identity as incarnation, extract(epoch from at.now - timestamptz 'epoch') as now,
     :session_mark, p.paused, p.reason as pause_reason,
     :row_columns
 from (select clock_timestamp() as now offset 0) at
-cross join lateral :schema.server() s
 left join :schema.lease_pause p on p.name = :name
 left join :schema.lease l on l.name = :name
 order by l.slot
@@ -117,8 +116,7 @@ from :schema.lease_incarnation k where k.incarnation = :incarnation
 
 /// Notes that the schema has met this incarnation. Zero rows: it had already.
 pub(super) const NOTE_INCARNATION: &str = "
-insert into :schema.lease_incarnation (incarnation)
-select s.incarnation from :schema.server() s
+insert into :schema.lease_incarnation (incarnation) values (:identity)
 on conflict (incarnation) do nothing;
 ";
 
@@ -137,7 +135,7 @@ for update :nowait;
 /// it, nothing was written.
 pub(super) const ACQUIRE: &str = "
 with at as materialized (
-    select clock_timestamp() as now, s.incarnation from :schema.server() s
+    select clock_timestamp() as now, :identity as incarnation
 ),
 seen as materialized (
     select at.now, at.incarnation,
@@ -146,17 +144,17 @@ seen as materialized (
         at.incarnation = :server_incarnation
             and not pg_is_in_recovery()
             and at.now < :not_after
-            and (select count(*) = :above_count and coalesce(bool_and(:above_same), true)
-                from :schema.lease a
-                where a.name = :name and a.slot >= :slots and a.slot <> :slot)
+            and coalesce(rows.above, 0) = :above_count and coalesce(rows.same, true)
             as as_watched,
-        greatest(
-            coalesce((select max(a.token) from :schema.lease a where a.name = :name), 0) + 1,
-            :floor
-        ) + :jump as token
-    from at
+        greatest(coalesce(rows.top, 0) + 1, :floor) + :jump as token
+    from at cross join (
+        select max(a.token) as top,
+            sum(case when a.slot >= :slots and a.slot <> :slot then 1 else 0 end) as above,
+            bool_and(case when a.slot >= :slots and a.slot <> :slot then :above_same else true end)
+                as same
+        from :schema.lease a where a.name = :name) rows
 ),
-taken as (:take)
+taken as (:take):note
 select taken.token, taken.revision, taken.incarnation, seen.paused
 from seen left join taken on true;
 ";
@@ -177,7 +175,7 @@ pub(super) const TAKE_ROW: &str = "
         and l.name = :name and l.slot = :slot
         and l.token = :token and l.revision = :revision
         and l.incarnation = :row_incarnation
-    returning l.token, l.revision, l.incarnation";
+    returning l.token, l.revision, l.incarnation:tell";
 
 /// [`ACQUIRE`] where there is none.
 pub(super) const TAKE_NEW: &str = "
@@ -188,7 +186,25 @@ pub(super) const TAKE_NEW: &str = "
     from seen
     where seen.as_watched and not seen.paused
     on conflict (name, slot) do nothing
-    returning token, revision, incarnation";
+    returning token, revision, incarnation:tell";
+
+/// Tells listeners, as a column of what a change returns.
+pub(super) const TELL: &str =
+    ", pg_notify('leasewrap_' || md5(:schema_text || ' ' || :name), ':slot')::text as told";
+
+/// Tells the history of an acquisition.
+pub(super) const NOTE_TAKEN: &str = ",
+noted as (
+    insert into :schema.event (name, slot, token, label, what, why)
+    select :name, :slot, taken.token, :label, 'acquired', :why from taken
+)";
+
+/// Tells the history of a release.
+pub(super) const NOTE_GIVEN: &str = ",
+noted as (
+    insert into :schema.event (name, slot, token, label, what, why)
+    select :name, :slot, given.token, given.label, 'released', :why from given
+)";
 
 /// Closes the token of a row that is still as it was watched, so that no new
 /// transaction passes the fence: no change of a key, so it passes beside
@@ -199,7 +215,7 @@ pub(super) const CLOSE_WATCHED: &str = "
 update :schema.lease l set closed_token = l.token
 where l.name = :name and l.slot = :slot
     and l.token = :token and l.revision = :revision and l.released_at is null
-    and (select s.incarnation from :schema.server() s) = :server_incarnation
+    and :identity = :server_incarnation
 returning l.token;
 select e.who from :schema.lease l cross join lateral :schema.end_lockers(l.name, l.slot) e
 where l.name = :name and l.slot = :slot
@@ -214,11 +230,10 @@ pub(super) const LOCKERS: &str = "select who from :schema.lockers(:name, :slot)"
 /// (as of the statement's start).
 pub(super) const RENEW: &str = "
 with at as materialized (
-    select clock_timestamp() as now, s.incarnation,
+    select clock_timestamp() as now, :identity as incarnation,
         set_config('lock_timeout', :lock_timeout, true),
         set_config('synchronous_commit', case current_setting('synchronous_commit')
             when 'remote_apply' then 'remote_apply' else 'on' end, true)
-    from :schema.server() s
 ),
 renewed as (
     update :schema.lease l
@@ -236,6 +251,15 @@ select renewed.token, renewed.revision, renewed.incarnation,
 from at left join renewed on true
 left join :schema.lease seen on seen.name = :name and seen.slot = :slot
 ";
+
+/// The incarnation (contract, section 4), asked in the plain way, which costs
+/// a fresh session least. Refused to some roles, and on some servers.
+pub(super) const IDENTITY: &str = "case when pg_is_in_recovery() then 'in recovery'
+    else (pg_control_system()).system_identifier || '/'
+        || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) end";
+
+/// The same, for those.
+pub(super) const IDENTITY_BY_FUNCTION: &str = ":schema.incarnation()";
 
 /// The mark of the session, if it is ours.
 pub(super) const SESSION_MARK: &str =
@@ -277,8 +301,8 @@ given as (
     from at
     where l.name = :name and l.slot = :slot and l.holder = :holder and :same_token
         and l.released_at is null
-    returning 1
-)
+    returning l.token, l.label:tell
+):note
 select exists (select from given) as given,
     exists (select from :schema.lease l
         where l.name = :name and l.slot = :slot and l.holder = :holder and :same_token

@@ -11,6 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 mod tls;
 
+pub(super) use self::tls::Roots;
 use self::tls::Tls;
 use super::passfile::{self, Found, Wanted};
 use super::url::{self, Parameters, UrlError};
@@ -44,12 +45,13 @@ pub(super) struct Target {
     /// Whether the user has given `options` of his own.
     pub own_options: bool,
     password: Option<String>,
-    own_roots: bool,
+    roots: Option<Roots>,
 }
 
 impl Target {
-    pub(super) fn trusts_own_roots_only(&self) -> bool {
-        self.own_roots
+    /// Against whom the server's certificate is checked, if at all.
+    pub(super) fn roots(&self) -> Option<Roots> {
+        self.roots
     }
 
     pub(super) fn password(&self) -> Option<&str> {
@@ -135,7 +137,7 @@ pub(super) fn resolve(
             note,
             own_options: get("options").is_some(),
             password,
-            own_roots: tls.own_roots,
+            roots: tls.roots,
         });
     }
     if balanced(get("load_balance_hosts"))? {

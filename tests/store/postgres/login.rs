@@ -11,6 +11,7 @@ use leasewrap::store::{AnyStore, Store, StoreSettings};
 
 use crate::bench::{self, Bench, LIMIT, clock, run};
 use crate::support::installation::checked;
+use crate::support::leasewrap::{holder, lease_name};
 use crate::support::run::run as test_run;
 use crate::support::server::{Options, Server};
 
@@ -282,6 +283,19 @@ fn tls_is_verified_in_full_with_own_certificates() {
             assert_eq!(said.fault, Fault::Final, "{bad}: {said:?}");
         }
     });
+    // The system's roots, which know the server's authority here, count for
+    // nothing beside a file that is named.
+    let tried = |roots: &str| {
+        let rest = format!("sslmode=verify-full&sslrootcert={}", path(roots));
+        holder(&url("postgres", "localhost", &rest), &lease_name("tls"))
+            .env("SSL_CERT_FILE", &path("ca.crt"))
+            .sh("echo $SSL_CERT_FILE")
+            .run()
+    };
+    let ended = tried("other-ca.crt").code(123);
+    assert!(ended.says(&["certificate"]), "{ended:?}");
+    let ended = tried("ca.crt").code(0);
+    assert_eq!(ended.out.trim(), path("ca.crt"), "it stays the worker's");
     fs::set_permissions(dir.join("app.key"), fs::Permissions::from_mode(0o644)).expect("chmod");
     let open = url("app", "localhost", &format!("{full}&{own}"));
     let error = StoreSettings::new(Given::Urls(&[open]), "leasewrap", surroundings(&[]));

@@ -32,8 +32,17 @@ enum Mode {
 pub(super) struct Plan {
     /// Modes to try, in this order.
     pub modes: Vec<PgSslMode>,
-    /// Only a file of ours says whom to trust.
-    pub own_roots: bool,
+    /// Against whom the server's certificate is checked, if at all.
+    pub roots: Option<Roots>,
+}
+
+/// Who says which authorities are trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store::postgres) enum Roots {
+    /// The file that `sslrootcert` names, and nobody else.
+    Own,
+    /// The system.
+    System,
 }
 
 impl Tls {
@@ -104,13 +113,7 @@ impl Tls {
             Mode::VerifyFull => vec![PgSslMode::VerifyFull],
         };
         if mode == Mode::Disable {
-            return Ok((
-                options,
-                Plan {
-                    modes,
-                    own_roots: false,
-                },
-            ));
+            return Ok((options, Plan { modes, roots: None }));
         }
         if mode == Mode::VerifyFull && place.address != place.name {
             return Err(UrlError::value(
@@ -137,8 +140,13 @@ impl Tls {
             let what = "sslcert is there without its key";
             return Err(UrlError::new(what, "give sslkey=PATH too"));
         }
-        let own_roots = checked && self.roots.is_some();
-        Ok((options, Plan { modes, own_roots }))
+        let roots = if self.roots.is_some() {
+            Roots::Own
+        } else {
+            Roots::System
+        };
+        let roots = checked.then_some(roots);
+        Ok((options, Plan { modes, roots }))
     }
 }
 
