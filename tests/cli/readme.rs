@@ -57,7 +57,9 @@ fn help(words: &[&str]) -> String {
 fn options(help: &str) -> BTreeMap<String, Option<String>> {
     let mut options = BTreeMap::new();
     let mut last = None;
-    for line in help.lines() {
+    // Examples have options too.
+    let described = help.lines().take_while(|line| *line != "Examples:");
+    for line in described {
         let text = line.trim_start();
         let indent = line.len() - text.len();
         let named = text.starts_with('-') && (indent == 2 || indent == 6);
