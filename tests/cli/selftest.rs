@@ -69,6 +69,12 @@ fn narrow() -> (String, String) {
     (shared().url_of(&role, &database), database)
 }
 
+/// How many leases are held now.
+fn held(database: &str) -> u32 {
+    let count = "select count(*) from leasewrap.lease where released_at is null";
+    shared().try_psql(database, count).unwrap().parse().unwrap()
+}
+
 #[track_caller]
 fn no_rows(database: &str) {
     for table in ["lease", "event"] {
@@ -137,13 +143,14 @@ fn what_ends_it_early_leaves_nothing_behind() {
     for signal in [libc::SIGINT, libc::SIGTERM] {
         let (url, database) = narrow();
         let selftest = selftest(&url).spawn();
-        let count = "select count(*) from leasewrap.lease where released_at is null";
-        until_true("some leases are held", SOON, || {
-            shared().try_psql(&database, count).unwrap() >= "3".to_owned()
-        });
+        until_true("some leases are held", SOON, || held(&database) >= 3);
         selftest.signal(signal);
         let (code, out) = ended(selftest, Duration::from_secs(40));
         assert_eq!(code, 128 + signal, "{out}");
+        assert!(
+            out.contains("ended early") && !out.contains("Never two"),
+            "{out}"
+        );
         no_rows(&database);
     }
 }
@@ -152,10 +159,7 @@ fn what_ends_it_early_leaves_nothing_behind() {
 fn a_selftest_that_is_killed_takes_its_workers_with_it() {
     let (url, database) = narrow();
     let selftest = selftest(&url).spawn();
-    let count = "select count(*) from leasewrap.lease where released_at is null";
-    until_true("some leases are held", SOON, || {
-        shared().try_psql(&database, count).unwrap() >= "3".to_owned()
-    });
+    until_true("some leases are held", SOON, || held(&database) >= 3);
     selftest.signal(libc::SIGKILL);
     until_true("everything ends by itself", SOON, || {
         selftest.alive().is_empty()

@@ -175,22 +175,21 @@ impl SelfTest {
     pub fn perform(self) -> u8 {
         let output = self.output;
         match self.run() {
-            Ok((report, signal)) => {
+            Ok(report) => {
                 let text = match output {
                     Output::Json => json(&report),
                     Output::Text => report.text(Paint::stdout()),
                 };
-                match (print(text.as_bytes()), signal) {
-                    (_, Some(signal)) => exit::of_signal(signal),
-                    (0, None) => report.exit_code,
-                    (code, None) => code,
+                match print(text.as_bytes()) {
+                    0 => report.exit_code,
+                    code => code,
                 }
             }
             Err(failed) => failed.tell(),
         }
     }
 
-    fn run(self) -> Result<(Report, Option<i32>), Failed> {
+    fn run(self) -> Result<Report, Failed> {
         let options: DbOptions = self
             .db
             .check()
@@ -228,7 +227,7 @@ fn failed(error: &SysError) -> Failed {
 }
 
 impl Bench {
-    async fn run(&self) -> Result<(Report, Option<i32>), Failed> {
+    async fn run(&self) -> Result<Report, Failed> {
         let began = clock::now();
         let mut signals = stop_signals().map_err(|error| failed(&error))?;
         self.prepare().await?;
@@ -265,7 +264,7 @@ impl Bench {
             say(&format!("leasewrap: left behind: {what}"));
         }
         let took = clock::now().saturating_since(began);
-        Ok((Report::new(lines, left, self.ttl, took), signal))
+        Ok(Report::new(lines, left, signal, [self.ttl, took]))
     }
 
     /// Looks whether the database can be used, and whether what is written

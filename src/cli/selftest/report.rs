@@ -9,6 +9,7 @@ use super::faults::{Fault, Seen};
 use super::judge::{Verdict, exit_code};
 use super::{Trouble, judge};
 use crate::cli::output::{Paint, Row, Tone, table};
+use crate::exit;
 use crate::telemetry::format::{millis, span};
 
 /// One fault's line.
@@ -114,10 +115,13 @@ impl Line {
 /// All of it.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// No overlap was positive, and every fault was seen to its end.
+    /// No overlap was positive, every fault was seen to its end, and nothing
+    /// is left behind.
     safe: bool,
     /// The exit code.
     pub exit_code: u8,
+    /// The signal that has ended the test early.
+    ended_by: Option<i32>,
     ttl_ms: u64,
     took_ms: u64,
     faults: Vec<Line>,
@@ -130,8 +134,8 @@ impl Report {
     pub fn new(
         mut lines: Vec<Line>,
         left_behind: Vec<String>,
-        ttl: Duration,
-        took: Duration,
+        ended_by: Option<i32>,
+        [ttl, took]: [Duration; 2],
     ) -> Self {
         let place = |line: &Line| {
             let mut shown = Fault::SHOWN.iter();
@@ -139,12 +143,15 @@ impl Report {
         };
         lines.sort_by_key(place);
         let judged = exit_code(lines.iter().map(|line| line.verdict));
+        let exit_code = match (ended_by, judged) {
+            (Some(signal), _) => exit::of_signal(signal),
+            (None, 0) if !left_behind.is_empty() => judge::NOT_PROVEN,
+            (None, code) => code,
+        };
         Self {
-            safe: judged == 0,
-            exit_code: match judged {
-                0 if !left_behind.is_empty() => judge::NOT_PROVEN,
-                code => code,
-            },
+            safe: exit_code == 0,
+            exit_code,
+            ended_by,
             ttl_ms: millis(ttl),
             took_ms: millis(took),
             faults: lines,
@@ -176,6 +183,11 @@ impl Report {
             count(Verdict::Failed),
         );
         text += &match (overlaps, failed) {
+            (0, _) if self.ended_by.is_some() => format!(
+                "\nIt was ended early, with {held} of {} faults seen to their end, which proves \
+                 nothing ({took}).\n",
+                Fault::ALL.len()
+            ),
             (0, 0) => format!(
                 "\nNever two: in {held} of {held} faults the old worker was dead before the new \
                  one started ({took}).\n"
@@ -213,7 +225,7 @@ mod tests {
     }
 
     fn report(lines: Vec<Line>, left: Vec<String>) -> Report {
-        Report::new(lines, left, Duration::from_secs(3), Duration::from_secs(20))
+        Report::new(lines, left, None, [3, 20].map(Duration::from_secs))
     }
 
     #[test]
@@ -248,6 +260,13 @@ mod tests {
         );
         assert!(text.starts_with("FAULT") && text.contains("clean-end"));
         assert_eq!(report(lines(), vec!["a row".to_owned()]).exit_code, 1);
+        let early = Report::new(lines(), Vec::new(), Some(2), [Duration::ZERO; 2]);
+        assert_eq!((early.safe, early.exit_code), (false, 130));
+        assert!(
+            early
+                .text(Paint::none())
+                .contains("ended early, with 1 of 12")
+        );
     }
 
     #[test]

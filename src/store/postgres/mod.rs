@@ -33,8 +33,8 @@ pub mod url;
 use std::time::Duration;
 
 use self::fault::{Failure, PROGRAM_LIMIT_EXCEEDED};
-use self::link::{Link, Rows};
 pub use self::hop::{Hop, Place};
+use self::link::{Link, Rows};
 pub use self::listener::PgWatch;
 pub use self::settings::{PgSettings, PgSource};
 pub use self::url::UrlError;
