@@ -2,14 +2,13 @@
 //! today. What is not installed is left out, and named.
 
 use std::env;
-use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
+use crate::support::etcd::Etcd;
 use crate::support::leasewrap::binary;
 use crate::support::run::run;
 use crate::support::server::Server;
-use crate::support::wait::{SOON, until_true};
 
 /// The ttl of everything that has one.
 pub const TTL_SECONDS: u32 = 5;
@@ -96,7 +95,7 @@ impl<'a> Field<'a> {
             }
             Wrapper::Etcdctl => {
                 let mut command = Command::new("etcdctl");
-                let endpoint = self.etcd.as_ref().map_or("", |etcd| &etcd.endpoint);
+                let endpoint = self.etcd.as_ref().map_or("", |etcd| etcd.endpoint());
                 command.args(["--endpoints", endpoint, "lock", "--ttl"]);
                 command.args([&TTL_SECONDS.to_string(), lock]).args(worker);
                 command
@@ -133,52 +132,4 @@ fn found(program: &str) -> Option<PathBuf> {
     env::split_paths(&path)
         .map(|dir| dir.join(program))
         .find(|file| file.is_file())
-}
-
-/// One etcd of ours.
-struct Etcd {
-    process: Child,
-    endpoint: String,
-}
-
-impl Etcd {
-    fn start() -> Self {
-        let [client, peer] = [free_port(), free_port()].map(|p| format!("http://127.0.0.1:{p}"));
-        let dir = run().directory("etcd");
-        let process = Command::new("etcd")
-            .arg("--data-dir")
-            .arg(dir.join("data"))
-            .args(["--listen-client-urls", &client])
-            .args(["--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer])
-            .args(["--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("default={peer}")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("start etcd");
-        until_true("etcd is healthy", SOON, || {
-            let mut asked = Command::new("etcdctl");
-            asked.args(["--endpoints", &client, "endpoint", "health"]);
-            asked.stdout(Stdio::null()).stderr(Stdio::null());
-            asked.status().is_ok_and(|status| status.success())
-        });
-        Self {
-            process,
-            endpoint: client,
-        }
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _result = self.process.kill();
-        let _result = self.process.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").expect("bind");
-    socket.local_addr().expect("an address").port()
 }

@@ -1,4 +1,6 @@
-//! Figures, each side by side with its peer in one run: `cargo bench`.
+//! Figures, each side by side with its peer in one run: `cargo bench`, or one
+//! part of them: `cargo bench --bench peers -- start`, `hand-over`, `costs`,
+//! `fence`, `leases`, `standbys`, and by name alone `queue`, which fills 8 GiB.
 //!
 //! Every measure alternates between the contenders, so that whatever else the
 //! machine does hits all of them; medians are shown with the 10th and 90th
@@ -7,9 +9,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../store/postgres/bouncer.rs"]
+mod bouncer;
+#[path = "../store/bench.rs"]
+mod contender;
 mod contenders;
 mod costs;
+mod fence;
 mod hand_over;
+mod load;
 mod start;
 
 use std::time::Duration;
@@ -99,16 +107,30 @@ fn main() {
             .collect();
         named.is_empty() || named.iter().any(|name| *name == part)
     };
-    let server = Server::start();
     println!("leasewrap {} against its peers", env!("CARGO_PKG_VERSION"));
-    let field = Field::new(&server);
-    if wanted("start") {
-        start::measure(&field);
-    }
-    if wanted("hand-over") {
-        hand_over::measure(&field, &server);
+    if wanted("start") || wanted("hand-over") {
+        let server = Server::start();
+        let field = Field::new(&server);
+        if wanted("start") {
+            start::measure(&field);
+        }
+        if wanted("hand-over") {
+            hand_over::measure(&field, &server);
+        }
     }
     if wanted("costs") {
-        costs::measure(&server);
+        costs::measure(&Server::start());
+    }
+    if wanted("fence") {
+        fence::measure();
+    }
+    if wanted("leases") {
+        load::leases();
+    }
+    if wanted("standbys") {
+        load::standbys();
+    }
+    if args.iter().any(|arg| arg == "queue") {
+        load::queue();
     }
 }
