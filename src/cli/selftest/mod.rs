@@ -70,7 +70,7 @@ used; 128+N after a signal.
 Examples:
   leasewrap selftest --db postgres://app@db/app")]
 pub struct SelfTest {
-    /// The ttl of its leases: shorter ones are done sooner
+    /// The ttl of its leases (1s to 15s): a database far away needs a longer one
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = ttl)]
     ttl: Duration,
     /// For people or for machines
