@@ -117,6 +117,23 @@ fn every_fault_against_sqlite() {
 }
 
 #[test]
+fn several_servers_and_a_file_of_urls() {
+    let (url, database) = narrow();
+    let dead = "postgres://nobody@127.0.0.1:9/x";
+    let file = crate::support::leasewrap::file_with(&format!("{dead}\n{url}\n"));
+    let by_file = leasewrap()
+        .text()
+        .switch("selftest")
+        .option("--db-file", &file.display().to_string());
+    for selftest in [by_file, selftest(dead).option("--db", &url)] {
+        let (code, out) = ended(selftest.option("--output", "json").spawn(), WHOLE);
+        let faults = all_hold(code, &out);
+        assert_eq!(named(&faults, "cut-connection")["verdict"], "holds");
+        no_rows(&database);
+    }
+}
+
+#[test]
 fn people_get_a_table_and_progress_over_the_unix_socket() {
     let (_, database) = narrow();
     let (dir, port) = (shared().dir().display().to_string(), shared().port());
