@@ -3,7 +3,8 @@
 use clap::Subcommand;
 
 use super::{
-    break_, completions, doctor, history, init, man, pause, protect, resume, status, step_down,
+    break_, completions, doctor, history, init, install, man, pause, protect, resume, selftest,
+    status, step_down,
 };
 
 macro_rules! commands {
@@ -44,6 +45,11 @@ commands! {
     Protect(protect::Protect),
     /// Look at the database, and say what holds and what does not
     Doctor(doctor::Doctor),
+    /// Cause faults against this database, and measure: never two workers
+    #[command(name = "selftest")]
+    SelfTest(selftest::SelfTest),
+    /// Copy this program to a directory
+    Install(install::Install),
     /// Print shell completions
     Completions(completions::Completions),
     /// Print or write man pages

@@ -12,6 +12,7 @@ use crate::lease::time::BootInstant;
 use crate::sys::clock;
 use crate::telemetry::Telemetry;
 use crate::telemetry::ending::Ending;
+use crate::telemetry::live::Live;
 use crate::telemetry::transition::{self, Context};
 
 /// What has happened so far.
@@ -74,12 +75,17 @@ impl Record {
 pub struct Teller<'a> {
     record: &'a mut Record,
     board: Board,
+    live: Live,
 }
 
 impl<'a> Teller<'a> {
     /// For one run.
-    pub fn new(record: &'a mut Record, board: Board) -> Self {
-        Self { record, board }
+    pub fn new(record: &'a mut Record, board: Board, live: Live) -> Self {
+        Self {
+            record,
+            board,
+            live,
+        }
     }
 }
 
@@ -123,6 +129,7 @@ impl Audience for Teller<'_> {
 
     fn stepped(&mut self, keeper: &Keeper, now: BootInstant) {
         self.board.stepped(keeper, now);
+        self.live.stepped(keeper, now);
     }
 
     fn worker_status(&mut self, text: &str) {

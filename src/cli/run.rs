@@ -52,6 +52,8 @@ enum Refused {
     Failed(SysError),
     /// 125.
     Listen(io::Error),
+    /// 2.
+    NotifySocket,
 }
 
 impl Refused {
@@ -59,6 +61,13 @@ impl Refused {
         match self {
             Self::Database(refused) => refused.tell(),
             Self::Failed(error) => failed(error),
+            Self::NotifySocket => {
+                super::say(
+                    "leasewrap: --pass-notify: NOTIFY_SOCKET is no socket's address (at most \
+                     108 bytes of UTF-8); unset it",
+                );
+                exit::USAGE
+            }
             Self::Listen(error) => {
                 let address = options.listen.as_ref().map(ToString::to_string);
                 let address = address.unwrap_or_default();
@@ -91,6 +100,7 @@ struct Prepared {
     store: StoreSettings,
     started: Started,
     listener: Option<Listener>,
+    notify_socket: Option<String>,
 }
 
 /// What there is before there is any thread.
@@ -113,6 +123,7 @@ fn prepare(options: &RunOptions) -> Result<Prepared, Refused> {
             .map(|argument| argument.as_bytes().to_vec())
             .collect(),
     };
+    let notify_socket = notify_socket(options)?;
     let listener = options.listen.as_ref().map(Listener::bind).transpose();
     let listener = listener.map_err(Refused::Listen)?;
     let started = start(options, &setup, &store).map_err(Refused::Failed)?;
@@ -121,7 +132,21 @@ fn prepare(options: &RunOptions) -> Result<Prepared, Refused> {
         store,
         started,
         listener,
+        notify_socket,
     })
+}
+
+/// What `--pass-notify` hands on.
+fn notify_socket(options: &RunOptions) -> Result<Option<String>, Refused> {
+    let given = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty());
+    let Some(given) = given.filter(|_| options.pass_notify) else {
+        return Ok(None);
+    };
+    // `sun_path` holds as much (unix(7)).
+    match given.into_string() {
+        Ok(socket) if socket.len() <= 108 => Ok(Some(socket)),
+        Ok(_) | Err(_) => Err(Refused::NotifySocket),
+    }
 }
 
 /// The first word, as the worker will be executed.
@@ -201,6 +226,7 @@ impl Prepared {
             stop_to: options.stop_to,
             hooks: options.hooks.clone(),
             watchdog: self.started.watchdog,
+            notify_socket: self.notify_socket,
             pgoptions: options.pgoptions,
         };
         let name = options.name.clone();
@@ -220,7 +246,8 @@ impl Prepared {
             serve(listener, &board, metrics, telemetry)?;
         }
         notify(&runtime, &board)?;
-        let teller = Teller::new(record, board);
+        let live = telemetry.live(options.name.clone());
+        let teller = Teller::new(record, board, live);
         let outcome = runtime.block_on(keeper::run(
             settings,
             store,

@@ -220,6 +220,15 @@ struct WorkerArgs {
     )]
     #[arg(value_parser = values::positive_duration)]
     worker_watchdog: Option<Duration>,
+
+    /// Let the worker speak to the service manager itself
+    ///
+    /// It gets NOTIFY_SOCKET as leasewrap got it (sd_notify(3)); a unit needs
+    /// NotifyAccess=all for it to be heard. WATCHDOG_USEC and WATCHDOG_PID stay
+    /// leasewrap's.
+    #[arg(long, env = "LEASEWRAP_PASS_NOTIFY", hide_env_values = true)]
+    #[arg(conflicts_with = "worker_watchdog")]
+    pass_notify: bool,
 }
 
 /// Who may look.
@@ -284,6 +293,8 @@ pub struct RunOptions {
     pub hooks: HookSettings,
     /// `--worker-watchdog`.
     pub worker_watchdog: Option<Duration>,
+    /// The worker gets `NOTIFY_SOCKET` as it is.
+    pub pass_notify: bool,
     /// Where the pages are served.
     pub listen: Option<ListenAddress>,
     /// The worker's program and arguments; never empty.
@@ -348,6 +359,7 @@ impl RunArgs {
             pgoptions: self.worker.pgoptions,
             hooks: self.hooks.check(),
             worker_watchdog: self.worker.worker_watchdog,
+            pass_notify: self.worker.pass_notify,
             listen: self.shown.listen,
             command: self.command,
             log: self.log.check(),
