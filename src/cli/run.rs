@@ -29,6 +29,7 @@ use crate::store::{AnyStore, Store as _, StoreSettings};
 use crate::sys::executable::{self, Unusable};
 use crate::sys::guard_process::GuardProcess;
 use crate::sys::memfd::{ReleaseFile, Setup};
+use crate::sys::namespace::{self, Refusal};
 use crate::sys::notify_socket::NotifySocket;
 use crate::sys::{SysError, clock, inherited, process, signals};
 use crate::telemetry::Telemetry;
@@ -52,6 +53,8 @@ enum Refused {
     Failed(SysError),
     /// 125.
     Listen(io::Error),
+    /// 125.
+    Namespace(Refusal),
 }
 
 impl Refused {
@@ -59,6 +62,10 @@ impl Refused {
         match self {
             Self::Database(refused) => refused.tell(),
             Self::Failed(error) => failed(error),
+            Self::Namespace(refusal) => {
+                super::say(&format!("leasewrap: cannot {refusal}"));
+                exit::FAILED
+            }
             Self::Listen(error) => {
                 let address = options.listen.as_ref().map(ToString::to_string);
                 let address = address.unwrap_or_default();
@@ -112,10 +119,20 @@ fn prepare(options: &RunOptions) -> Result<Prepared, Refused> {
             .iter()
             .map(|argument| argument.as_bytes().to_vec())
             .collect(),
+        pid_namespace: options.pid_namespace,
     };
+    // Beside what comes next, and answered before anything is taken.
+    let probe = options.pid_namespace.then(namespace::probe).transpose();
+    let probe = probe.map_err(Refused::Failed)?;
     let listener = options.listen.as_ref().map(Listener::bind).transpose();
     let listener = listener.map_err(Refused::Listen)?;
     let started = start(options, &setup, &store).map_err(Refused::Failed)?;
+    if let Some(probe) = probe
+        && let Err(refusal) = probe.answer()
+    {
+        started.guard.dismiss();
+        return Err(Refused::Namespace(refusal));
+    }
     Ok(Prepared {
         setup,
         store,

@@ -10,8 +10,9 @@ use super::memfd::{ReleaseFile, Setup, SetupFile};
 use super::process::{self, Change, Waited};
 use super::role::{GUARD_NAME, GUARD_VARIABLE};
 use super::socket::Channel;
-use super::{Result, SysError, environment};
+use super::{Result, SysError, clock, environment};
 use crate::exit;
+use crate::wire::{Hello, ToGuard, VERSION};
 
 /// A guard that was started.
 #[derive(Debug)]
@@ -182,6 +183,18 @@ impl GuardProcess {
                 ..
             }
             | Waited::NoChild => GuardState::Ended,
+        }
+    }
+
+    /// Ends a guard that nobody has spoken to: there is nothing to do.
+    pub fn dismiss(self) {
+        let hello = ToGuard::Hello(Hello {
+            version: VERSION,
+            time_namespace: clock::time_namespace(),
+        });
+        for frame in [hello, ToGuard::Dismiss] {
+            // One that is gone has ended too.
+            let _ = self.channel.send(&frame.encode());
         }
     }
 

@@ -1,4 +1,4 @@
-//! Which of the three this process is. Guard and releaser are the same binary
+//! Which of the four this process is. Guard and releaser are the same binary
 //! executed anew, named `lw-guard` and nothing else; what they need comes
 //! over inherited descriptors that one variable names.
 
@@ -8,6 +8,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use nix::unistd::getppid;
 
 use super::memfd::{ReleaseFile, SetupFile};
+use super::namespace::{PROBE_VARIABLE, ProbeTask};
 use super::process;
 use super::release::ReleaseTask;
 use super::socket::Channel;
@@ -30,6 +31,8 @@ pub enum Role {
     Guard(GuardStart),
     /// What a guard turns into when the keeper does not release.
     Releaser(ReleaseTask),
+    /// Tries whether `--pid-namespace` is possible here.
+    Probe(ProbeTask),
     /// Named like a guard, without what a guard needs: nobody's business.
     Broken,
 }
@@ -59,6 +62,10 @@ pub fn of_this_process(args: &[OsString]) -> Role {
         return Role::Leasewrap;
     }
     process::set_name(GUARD_NAME);
+    // It has nothing to hide, and must be open to be looked into.
+    if let Some(named) = std::env::var_os(PROBE_VARIABLE) {
+        return ProbeTask::inherited(&named).map_or(Role::Broken, Role::Probe);
+    }
     // Before anything of it can be of interest. An exec has reset it.
     if process::become_undumpable().is_err() {
         return Role::Broken;

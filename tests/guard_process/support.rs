@@ -63,12 +63,19 @@ impl Keeper {
     }
 
     pub fn in_a_storm(command: &[&str]) -> Self {
+        // The same suite must pass in both.
+        let pid_namespace = std::env::var_os("LEASEWRAP_TESTS_PID_NAMESPACE").is_some();
+        Self::of_setup(command, pid_namespace)
+    }
+
+    fn of_setup(command: &[&str], pid_namespace: bool) -> Self {
         let path = leasewrap::sys::executable::find(
             OsStr::new(command[0]),
             std::env::var_os("PATH").as_deref(),
         )
         .unwrap_or_else(|_| PathBuf::from(command[0]));
-        let setup = worker::setup(path.as_os_str(), command);
+        let mut setup = worker::setup(path.as_os_str(), command);
+        setup.pid_namespace = pid_namespace;
         let release = ReleaseFile::create().unwrap();
         let program = CString::new(env!("CARGO_BIN_EXE_leasewrap")).unwrap();
         let guard = guard_process::spawn(&program, inherited::get(), &setup, &release).unwrap();

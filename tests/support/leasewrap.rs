@@ -185,6 +185,10 @@ impl Builder {
                 command.env_remove(name);
             }
         }
+        // The same suite must pass in both.
+        if std::env::var_os("LEASEWRAP_TESTS_PID_NAMESPACE").is_some() {
+            command.env("LEASEWRAP_PID_NAMESPACE", "true");
+        }
         for (name, value) in &self.environment {
             match value {
                 Some(value) => command.env(name, value),
@@ -307,7 +311,7 @@ impl Leasewrap {
             // Before its exec the worker still bears the guard's name.
             proc::children(guard)
                 .into_iter()
-                .find(|pid| proc::comm(*pid).is_some_and(|comm| comm != "lw-guard"))
+                .find(|pid| proc::comm(*pid).is_some_and(|comm| !comm.starts_with("lw-")))
         })
     }
 

@@ -220,6 +220,14 @@ struct WorkerArgs {
     )]
     #[arg(value_parser = values::positive_duration)]
     worker_watchdog: Option<Duration>,
+
+    /// Give the worker a PID namespace that ends with leasewrap
+    ///
+    /// The kernel then ends all that the worker has started even when every
+    /// process of leasewrap is killed at the same instant. Needs root,
+    /// CAP_SYS_ADMIN or user namespaces.
+    #[arg(long, env = "LEASEWRAP_PID_NAMESPACE", hide_env_values = true)]
+    pid_namespace: bool,
 }
 
 /// Who may look.
@@ -284,6 +292,8 @@ pub struct RunOptions {
     pub hooks: HookSettings,
     /// `--worker-watchdog`.
     pub worker_watchdog: Option<Duration>,
+    /// `--pid-namespace`.
+    pub pid_namespace: bool,
     /// Where the pages are served.
     pub listen: Option<ListenAddress>,
     /// The worker's program and arguments; never empty.
@@ -348,6 +358,7 @@ impl RunArgs {
             pgoptions: self.worker.pgoptions,
             hooks: self.hooks.check(),
             worker_watchdog: self.worker.worker_watchdog,
+            pid_namespace: self.worker.pid_namespace,
             listen: self.shown.listen,
             command: self.command,
             log: self.log.check(),

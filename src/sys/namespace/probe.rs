@@ -1,0 +1,183 @@
+//! Whether a PID namespace can be had, tried before a lease is thought of: by
+//! the same steps, in a process of its own that has nothing to hide (this
+//! binary executed anew), since some of them ask for just that.
+
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+
+use super::maker::Record;
+use super::{Forked, Refusal, Step, enter_mounts, fork, reap};
+use crate::exit;
+use crate::sys::child::{self, Image, end_child};
+use crate::sys::guard_process::THIS_PROGRAM;
+use crate::sys::role::{Fields, GUARD_NAME, take};
+use crate::sys::{Result, SysError, environment, inherited};
+
+/// Names the descriptor for the answer.
+pub(in crate::sys) const PROBE_VARIABLE: &str = "LW_PROBE";
+
+/// How a namespace is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// By root, or with `CAP_SYS_ADMIN`.
+    Direct,
+    /// Below a user namespace in which the caller is itself, and nobody else
+    /// exists: set-user-id programs have no effect in there, and what belongs
+    /// to others shows as nobody's.
+    UserNamespace,
+}
+
+impl Way {
+    pub(super) fn number(self) -> i32 {
+        match self {
+            Self::Direct => 0,
+            Self::UserNamespace => 1,
+        }
+    }
+
+    pub(super) fn of(number: i32) -> Option<Self> {
+        match number {
+            0 => Some(Self::Direct),
+            1 => Some(Self::UserNamespace),
+            _ => None,
+        }
+    }
+}
+
+/// An attempt that is under way.
+#[derive(Debug)]
+pub struct Probe {
+    child: i32,
+    answer: File,
+}
+
+/// Begins the attempt.
+///
+/// # Errors
+/// No process, no descriptors.
+pub fn probe() -> Result<Probe> {
+    const WHAT: &str = "try a PID namespace";
+    let (answer, theirs) = pipe2(OFlag::O_CLOEXEC).map_err(SysError::on(WHAT))?;
+    let mut variables = environment::for_guard();
+    let named = format!("{PROBE_VARIABLE}=report={}", theirs.as_raw_fd());
+    variables.extend(CString::new(named));
+    let arguments = vec![GUARD_NAME.to_owned()];
+    let mut image = Image::new(THIS_PROGRAM.to_owned(), arguments, variables);
+    let prepared = image.prepare();
+    match child::fork().map_err(SysError::on(WHAT))? {
+        child::Forked::Parent { child } => Ok(Probe {
+            child,
+            answer: answer.into(),
+        }),
+        child::Forked::Child => {
+            // SAFETY: two numbers.
+            unsafe { libc::fcntl(theirs.as_raw_fd(), libc::F_SETFD, 0) };
+            inherited::get().restore_signals();
+            prepared.execute();
+            end_child(exit::FAILED.into());
+        }
+    }
+}
+
+impl Probe {
+    /// What it came to; waits for it, some milliseconds at the most.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn answer(mut self) -> std::result::Result<Way, Refusal> {
+        let answer = read(&mut self.answer);
+        reap(self.child);
+        answer
+    }
+}
+
+fn read(from: &mut File) -> std::result::Result<Way, Refusal> {
+    let mut bytes = Record::BYTES;
+    let read = from.read_exact(&mut bytes).ok();
+    match read.and_then(|()| Record::decode(bytes)) {
+        Some(Record::Init { way, .. }) => Ok(way),
+        Some(Record::Refused(refusal)) => Err(refusal),
+        Some(Record::Worker { .. }) | None => Err(Refusal::new(Step::Fork, Errno::ECHILD)),
+    }
+}
+
+/// What a process that was executed for the attempt has.
+#[derive(Debug)]
+pub struct ProbeTask {
+    report: OwnedFd,
+}
+
+impl ProbeTask {
+    pub(in crate::sys) fn inherited(named: &OsStr) -> Option<Self> {
+        let report = take(Fields::of(named)?.number("report")?)?;
+        Some(Self { report })
+    }
+
+    /// Tries, and reports.
+    pub fn run(self) {
+        let record = match attempt() {
+            Ok(way) => Record::Init { pid: 0, way },
+            Err(refusal) => Record::Refused(refusal),
+        };
+        // Whoever asked and is gone needs no answer.
+        let _ = File::from(self.report).write_all(&record.encode());
+    }
+}
+
+/// Everything up to where the worker would be executed.
+fn attempt() -> std::result::Result<Way, Refusal> {
+    let (mounts, tell) =
+        pipe2(OFlag::O_CLOEXEC).map_err(|errno| Refusal::new(Step::Fork, errno))?;
+    match fork(&[])? {
+        Forked::Child => {
+            let record = match enter_mounts() {
+                Ok(()) => Record::Worker { pid: 0 },
+                Err(refusal) => Record::Refused(refusal),
+            };
+            let _ = nix::unistd::write(&tell, &record.encode());
+            end_child(0);
+        }
+        Forked::Parent { child, namespace } => {
+            drop(tell);
+            let mut bytes = Record::BYTES;
+            let read = File::from(mounts).read_exact(&mut bytes).ok();
+            reap(child);
+            let (way, init) = (namespace.way(), namespace.init());
+            // It ends when nobody holds it any more.
+            drop(namespace);
+            reap(init);
+            match read.and_then(|()| Record::decode(bytes)) {
+                Some(Record::Worker { .. }) => Ok(way),
+                Some(Record::Refused(refusal)) => Err(refusal),
+                Some(Record::Init { .. }) | None => Err(Refusal::new(Step::Fork, Errno::ECHILD)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_read_as_they_were_written() {
+        let refusal = Refusal::new(Step::Proc, Errno::EPERM);
+        for record in [
+            Record::Init {
+                pid: 4_194_303,
+                way: Way::UserNamespace,
+            },
+            Record::Worker { pid: 7 },
+            Record::Refused(refusal),
+        ] {
+            assert_eq!(Record::decode(record.encode()), Some(record));
+        }
+        assert_eq!(Record::decode(Record::BYTES), None);
+    }
+}
