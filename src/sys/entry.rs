@@ -119,7 +119,10 @@ pub(super) fn show_as(name: &CStr) {
         let first = *ARGUMENTS.load(Ordering::Relaxed);
         std::slice::from_raw_parts_mut(first.cast::<u8>(), *room)
     };
-    for (place, byte) in text.iter_mut().zip(name.iter().chain(std::iter::repeat(&0))) {
+    for (place, byte) in text
+        .iter_mut()
+        .zip(name.iter().chain(std::iter::repeat(&0)))
+    {
         *place = *byte;
     }
 }

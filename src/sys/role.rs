@@ -2,19 +2,19 @@
 //! executed anew, named `lw-guard` and nothing else; what they need comes
 //! over inherited descriptors that one variable names.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use nix::unistd::getppid;
 
 use super::memfd::{ReleaseFile, SetupFile};
-use super::namespace::{PROBE_VARIABLE, ProbeTask};
+use super::namespace::{PROBE_NAME, PROBE_VARIABLE, ProbeTask};
 use super::process;
 use super::release::ReleaseTask;
 use super::socket::Channel;
 
 /// The name, and the whole command line, of guard and releaser.
-pub const GUARD_NAME: &std::ffi::CStr = c"lw-guard";
+pub const GUARD_NAME: &CStr = c"lw-guard";
 
 /// Names the guard's descriptors.
 pub(super) const GUARD_VARIABLE: &str = "LW_GUARD";
@@ -57,15 +57,19 @@ pub struct GuardStart {
 /// Finds out, and takes over the inherited descriptors (so: once). Guard and
 /// releaser have their name, and cannot be looked into, from here on.
 pub fn of_this_process(args: &[OsString]) -> Role {
-    let named_guard = matches!(args, [name] if name.as_encoded_bytes() == GUARD_NAME.to_bytes());
-    if !named_guard {
+    let is_named =
+        |name: &CStr| matches!(args, [only] if only.as_encoded_bytes() == name.to_bytes());
+    if is_named(PROBE_NAME) {
+        process::set_name(PROBE_NAME);
+        // It has nothing to hide, and must be open to be looked into.
+        let named = std::env::var_os(PROBE_VARIABLE);
+        let task = named.and_then(|named| ProbeTask::inherited(&named));
+        return task.map_or(Role::Broken, Role::Probe);
+    }
+    if !is_named(GUARD_NAME) {
         return Role::Leasewrap;
     }
     process::set_name(GUARD_NAME);
-    // It has nothing to hide, and must be open to be looked into.
-    if let Some(named) = std::env::var_os(PROBE_VARIABLE) {
-        return ProbeTask::inherited(&named).map_or(Role::Broken, Role::Probe);
-    }
     // Before anything of it can be of interest. An exec has reset it.
     if process::become_undumpable().is_err() {
         return Role::Broken;

@@ -111,7 +111,9 @@ pub fn fork_worker(
 fn fork_child(setup: &Setup, ours: &[RawFd]) -> Result<(Forked, Option<Namespace>)> {
     const WHAT: &str = "fork the worker";
     if !setup.pid_namespace {
-        return fork().map(|forked| (forked, None)).map_err(SysError::on(WHAT));
+        return fork()
+            .map(|forked| (forked, None))
+            .map_err(SysError::on(WHAT));
     }
     Ok(match namespace::fork(ours).map_err(SysError::on(WHAT))? {
         namespace::Forked::Parent { child, namespace } => {

@@ -9,8 +9,9 @@ use leasewrap::sys::guard_process::GuardState;
 use leasewrap::sys::tree::children::Lister;
 use leasewrap::sys::tree::{Round, Sweep};
 use leasewrap::sys::{clock, inherited, terminal};
+use leasewrap::wire::{FromGuard, NotStarted, ToGuard};
 
-use crate::support::{Keeper, eventually, texts};
+use crate::support::{Keeper, eventually, start, texts};
 
 /// Runs the helper that is asked for; nothing without one.
 #[test]
@@ -30,6 +31,7 @@ fn helper() {
         "keeper" => keeper(&arguments),
         "sweeping_keeper" => sweeping_keeper(&arguments),
         "scanning" => scanning(),
+        "refused" => refused(arguments[0]),
         "takes_over" => takes_over(arguments[0]),
         other => panic!("no helper {other}"),
     }
@@ -192,6 +194,20 @@ fn begin(arguments: &[&str]) -> Keeper {
     let pids = format!("{}\n{}\n{worker}\n", std::process::id(), keeper.guard.pid());
     std::fs::write(report, pids).unwrap();
     keeper
+}
+
+/// Asks for a PID namespace where there can be none.
+fn refused(never: &str) {
+    let keeper = Keeper::of_setup(&["touch", never], true);
+    keeper.hello();
+    keeper.send(&ToGuard::Start(start(Duration::from_secs(60))));
+    match keeper.next() {
+        FromGuard::NotStarted(NotStarted::Failed { message }) => {
+            assert!(message.contains("user.max_pid_namespaces"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+    keeper.dismiss();
 }
 
 /// Kills a tree of its own that has a daemon in it, by scans of /proc.

@@ -14,7 +14,7 @@ use leasewrap::lease::time::BootInstant;
 use leasewrap::sys::guard_process::{self, GuardProcess};
 use leasewrap::sys::memfd::ReleaseFile;
 use leasewrap::sys::socket::Received;
-use leasewrap::sys::tree::stat;
+use leasewrap::sys::tree::{descends_from, stat};
 use leasewrap::sys::{clock, inherited, worker};
 use leasewrap::wire::{
     FromGuard, Hello, MAX_FRAME, PgOptions, Start, StopTo, ToGuard, VERSION, WorkerEnd,
@@ -68,7 +68,17 @@ impl Keeper {
         Self::of_setup(command, pid_namespace)
     }
 
-    fn of_setup(command: &[&str], pid_namespace: bool) -> Self {
+    /// One whose worker has a PID namespace; greeted.
+    pub fn namespaced(command: &[&str]) -> Self {
+        let keeper = Self {
+            _calm: Some(calm()),
+            ..Self::of_setup(command, true)
+        };
+        keeper.hello();
+        keeper
+    }
+
+    pub fn of_setup(command: &[&str], pid_namespace: bool) -> Self {
         let path = leasewrap::sys::executable::find(
             OsStr::new(command[0]),
             std::env::var_os("PATH").as_deref(),
@@ -290,6 +300,22 @@ pub fn is_alive(pid: i32) -> bool {
 
 pub fn state(pid: i32) -> Option<u8> {
     stat::read(pid).map(|found| found.state)
+}
+
+/// The process that its own PID namespace, where it has one, knows by `pid`:
+/// found below `guard`.
+pub fn outside(pid: i32, guard: i32) -> i32 {
+    let known_as = |found: i32| {
+        let status = fs::read_to_string(format!("/proc/{found}/status")).ok()?;
+        let line = status.lines().find(|line| line.starts_with("NSpid:"))?;
+        line.split_whitespace().last()?.parse::<i32>().ok()
+    };
+    eventually(&format!("{pid} below {guard}"), || {
+        stat::all()
+            .map(|found| found.pid)
+            .filter(|found| known_as(*found) == Some(pid))
+            .find(|found| descends_from(*found, guard) == Some(true))
+    })
 }
 
 /// Every process whose environment or arguments hold `mark`.

@@ -213,8 +213,14 @@ pub fn enter_mounts() -> Result<(), Refusal> {
     let flags = MsFlags::from_bits_truncate(there.flags().bits()) & known;
     unshare(CloneFlags::CLONE_NEWNS).map_err(Refusal::on(Step::Mounts))?;
     // Or the new one would appear over everybody's.
-    mount(None::<&str>, PROC, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)
-        .map_err(Refusal::on(Step::Proc))?;
+    mount(
+        None::<&str>,
+        PROC,
+        None::<&str>,
+        MsFlags::MS_PRIVATE,
+        None::<&str>,
+    )
+    .map_err(Refusal::on(Step::Proc))?;
     mount(Some("proc"), PROC, Some("proc"), flags, None::<&str>).map_err(Refusal::on(Step::Proc))
 }
 

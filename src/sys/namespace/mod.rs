@@ -40,8 +40,8 @@ use self::maker::{Maker, Record};
 use super::{Result, SysError, child, process};
 
 pub use self::maker::enter_mounts;
-pub use self::probe::{Way, probe};
-pub(super) use self::probe::{PROBE_VARIABLE, ProbeTask};
+pub(super) use self::probe::{PROBE_NAME, PROBE_VARIABLE};
+pub use self::probe::{ProbeTask, Way, probe};
 pub use self::refusal::{Refusal, Step};
 
 /// A namespace that the guard has made: as long as this lives, and the guard

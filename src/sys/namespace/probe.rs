@@ -2,7 +2,7 @@
 //! the same steps, in a process of its own that has nothing to hide (this
 //! binary executed anew), since some of them ask for just that.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -16,8 +16,11 @@ use super::{Forked, Refusal, Step, enter_mounts, fork, reap};
 use crate::exit;
 use crate::sys::child::{self, Image, end_child};
 use crate::sys::guard_process::THIS_PROGRAM;
-use crate::sys::role::{Fields, GUARD_NAME, take};
+use crate::sys::role::{Fields, take};
 use crate::sys::{Result, SysError, environment, inherited};
+
+/// The name, and the whole command line, of a process that tries.
+pub(in crate::sys) const PROBE_NAME: &CStr = c"lw-probe";
 
 /// Names the descriptor for the answer.
 pub(in crate::sys) const PROBE_VARIABLE: &str = "LW_PROBE";
@@ -67,7 +70,7 @@ pub fn probe() -> Result<Probe> {
     let mut variables = environment::for_guard();
     let named = format!("{PROBE_VARIABLE}=report={}", theirs.as_raw_fd());
     variables.extend(CString::new(named));
-    let arguments = vec![GUARD_NAME.to_owned()];
+    let arguments = vec![PROBE_NAME.to_owned()];
     let mut image = Image::new(THIS_PROGRAM.to_owned(), arguments, variables);
     let prepared = image.prepare();
     match child::fork().map_err(SysError::on(WHAT))? {

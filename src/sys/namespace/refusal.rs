@@ -63,8 +63,11 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let why = self.explained(&Surroundings::look());
-        write!(f, "give the worker a PID namespace (--pid-namespace): {why}")
+        write!(
+            f,
+            "give the worker a PID namespace (--pid-namespace): {}",
+            self.why()
+        )
     }
 }
 
@@ -97,7 +100,9 @@ impl Surroundings {
             text.trim().parse().ok()
         };
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let filter = status.lines().find_map(|line| line.strip_prefix("Seccomp:"));
+        let filter = status
+            .lines()
+            .find_map(|line| line.strip_prefix("Seccomp:"));
         Self {
             unprivileged: setting("kernel/unprivileged_userns_clone"),
             restricted: setting("kernel/apparmor_restrict_unprivileged_userns"),
@@ -112,7 +117,11 @@ impl Surroundings {
 const OR_ROOT: &str = "or run leasewrap as root or with CAP_SYS_ADMIN";
 
 impl Refusal {
-    /// Which setting it is, and what to do.
+    /// Which setting it is, and what to do: one line.
+    pub fn why(&self) -> String {
+        self.explained(&Surroundings::look())
+    }
+
     fn explained(&self, there: &Surroundings) -> String {
         match (self.step, self.errno) {
             (Step::User | Step::Pid | Step::Mounts, Errno::ENOSPC | Errno::EUSERS) => {
@@ -125,23 +134,27 @@ impl Refusal {
                 format!("the limit {name}{limit} is reached: raise it, {OR_ROOT}")
             }
             (Step::User, Errno::EINVAL | Errno::ENOSYS) => {
-                format!("this kernel has no user namespaces (CONFIG_USER_NS): {}", &OR_ROOT[3..])
+                format!(
+                    "this kernel has no user namespaces (CONFIG_USER_NS): {}",
+                    &OR_ROOT[3..]
+                )
             }
             (Step::Pid, Errno::EINVAL | Errno::ENOSYS) => {
                 "this kernel has no PID namespaces (CONFIG_PID_NS)".to_owned()
             }
-            (
-                Step::User | Step::Map | Step::Pid | Step::Mounts,
-                Errno::EPERM | Errno::EACCES,
-            ) => self.forbidden(there),
+            (Step::User | Step::Map | Step::Pid | Step::Mounts, Errno::EPERM | Errno::EACCES) => {
+                self.forbidden(there)
+            }
             (Step::Proc, Errno::EPERM) => format!(
                 "parts of /proc are hidden here, as in a container, and the kernel allows no new one \
                  beside it: have it unmasked (--security-opt systempaths=unmasked, procMount: \
                  Unmasked), {OR_ROOT}"
             ),
-            (Step::Proc, Errno::EACCES) => "a security module (AppArmor, SELinux) forbids to mount \
+            (Step::Proc, Errno::EACCES) => {
+                "a security module (AppArmor, SELinux) forbids to mount \
                  /proc: change the profile (--security-opt apparmor=unconfined for a container)"
-                .to_owned(),
+                    .to_owned()
+            }
             (Step::Proc, Errno::EINVAL | Errno::ENOENT) => {
                 "/proc is not mounted at /proc here".to_owned()
             }
