@@ -5,6 +5,7 @@
 mod support;
 
 mod ends;
+mod namespaces;
 mod pid1;
 mod secrets;
 mod signals;

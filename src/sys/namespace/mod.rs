@@ -70,7 +70,8 @@ pub(super) enum Forked {
 /// Forks a child into a new PID namespace, beside an init of its own; both are
 /// children of this process, which must have one thread. `secret` are
 /// descriptors that nobody may see in a process that can be looked into for
-/// a moment (where a user namespace is needed).
+/// a moment (where a user namespace is needed). The process in between is a
+/// child too, and has to be reaped.
 ///
 /// # Errors
 /// [`Refusal`] where the kernel says no; whatever had begun is gone then.
@@ -94,7 +95,11 @@ pub(super) fn fork(secret: &[RawFd]) -> std::result::Result<Forked, Refusal> {
     };
     drop((held, tell));
     let made = listen(&mut File::from(told), hold);
-    reap(maker);
+    // It has ended, or is about to; where all went well it is reaped as any
+    // other child, and nobody waits for it.
+    if made.is_err() {
+        reap(maker);
+    }
     made
 }
 

@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::pipe2;
 
 use super::maker::Record;
@@ -151,10 +152,12 @@ fn attempt() -> std::result::Result<Way, Refusal> {
             let mut bytes = Record::BYTES;
             let read = File::from(mounts).read_exact(&mut bytes).ok();
             reap(child);
-            let (way, init) = (namespace.way(), namespace.init());
-            // It ends when nobody holds it any more.
+            let way = namespace.way();
+            // The init ends when nobody holds it any more.
             drop(namespace);
-            reap(init);
+            while waitpid(None, Some(WaitPidFlag::__WALL)) != Err(Errno::ECHILD) {
+                // All of them are this process's.
+            }
             match read.and_then(|()| Record::decode(bytes)) {
                 Some(Record::Worker { .. }) => Ok(way),
                 Some(Record::Refused(refusal)) => Err(refusal),
