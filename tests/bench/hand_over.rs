@@ -28,21 +28,33 @@ enum End {
 /// Each end in turn.
 pub fn measure(server: &Server) {
     let ends = [
-        ("leasewrap, worker ends", End::Clean),
-        ("leasewrap, TERM to the holder", End::Term),
-        ("leasewrap, SIGKILL of the keeper", End::KillKeeper),
-        ("leasewrap, SIGKILL of the guard", End::KillGuard),
-        ("leasewrap, row taken by hand *", End::RowTaken),
+        ("leasewrap, worker ends", End::Clean, false),
+        ("leasewrap, TERM to the holder", End::Term, false),
+        ("leasewrap, SIGKILL of the keeper", End::KillKeeper, false),
+        ("leasewrap, SIGKILL of the guard", End::KillGuard, false),
+        ("leasewrap, row taken by hand *", End::RowTaken, false),
+        ("worker ends, --pid-namespace", End::Clean, true),
+        ("TERM, --pid-namespace", End::Term, true),
+        (
+            "SIGKILL of the keeper, --pid-namespace",
+            End::KillKeeper,
+            true,
+        ),
+        (
+            "SIGKILL of the guard, --pid-namespace",
+            End::KillGuard,
+            true,
+        ),
     ];
-    let mut rows: Vec<Samples> = ends.iter().map(|(name, _)| Samples::of(name)).collect();
+    let mut rows: Vec<Samples> = ends.iter().map(|(name, ..)| Samples::of(name)).collect();
     let mut flock = Samples::of("flock, worker ends");
     let mut flock_term = Samples::of("flock, TERM to the worker");
     let mut worst_overlap = f64::NEG_INFINITY;
     for _ in 0..RUNS {
         flock.add_ms(by_flock(false));
         flock_term.add_ms(by_flock(true));
-        for ((_, end), row) in ends.iter().zip(&mut rows) {
-            let (gap, overlap) = by_leasewrap(server, *end);
+        for ((_, end, namespace), row) in ends.iter().zip(&mut rows) {
+            let (gap, overlap) = by_leasewrap(server, *end, *namespace);
             row.add_ms(gap);
             worst_overlap = worst_overlap.max(overlap);
         }
@@ -54,7 +66,7 @@ pub fn measure(server: &Server) {
     println!("largest overlap of all hand-overs: {worst_overlap:.2} ms (never positive)");
 }
 
-fn by_leasewrap(server: &Server, end: End) -> (f64, f64) {
+fn by_leasewrap(server: &Server, end: End, pid_namespace: bool) -> (f64, f64) {
     let name = lease_name("bench");
     let log = Log::new();
     let options: &[&str] = if end == End::Clean {
@@ -62,10 +74,15 @@ fn by_leasewrap(server: &Server, end: End) -> (f64, f64) {
     } else {
         &[]
     };
-    let old = holder(&server.url(), &name)
-        .ttl("5s")
-        .worker(&log.worker(options))
-        .spawn();
+    let leasewrap = || {
+        let leasewrap = holder(&server.url(), &name).ttl("5s");
+        if pid_namespace {
+            leasewrap.switch("--pid-namespace")
+        } else {
+            leasewrap
+        }
+    };
+    let old = leasewrap().worker(&log.worker(options)).spawn();
     let token = log.wait_newer(0, SOON);
     if end == End::RowTaken {
         let at = server.psql(&format!(
@@ -80,10 +97,7 @@ fn by_leasewrap(server: &Server, end: End) -> (f64, f64) {
         let millis = (last as f64 - changed as f64) / 1e6;
         return (millis.max(0.0), f64::NEG_INFINITY);
     }
-    let new = holder(&server.url(), &name)
-        .ttl("5s")
-        .worker(&log.worker(&[]))
-        .spawn();
+    let new = leasewrap().worker(&log.worker(&[])).spawn();
     new.wait_event("waiting");
     match end {
         End::Clean | End::RowTaken => {}

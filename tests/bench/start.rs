@@ -25,6 +25,20 @@ pub fn measure(server: &Server) {
                 &leasewrap, "-q", "--db", &url, "--name", &name, "--", "true",
             ],
         ),
+        (
+            "leasewrap --pid-namespace -- true",
+            vec![
+                &leasewrap,
+                "-q",
+                "--db",
+                &url,
+                "--name",
+                &name,
+                "--pid-namespace",
+                "--",
+                "true",
+            ],
+        ),
     ];
     let mut rows: Vec<Samples> = contenders
         .iter()
@@ -50,4 +64,6 @@ pub fn measure(server: &Server) {
     table("start and end of a wrapper around true", "ms", &rows);
     let over = rows[2].median() - rows[0].median();
     println!("leasewrap over bare true: {over:.2} ms (aim: at most 9)");
+    let more = rows[3].median() - rows[2].median();
+    println!("--pid-namespace over without: {more:.2} ms (aim: at most 3)");
 }

@@ -25,6 +25,7 @@ fn helper() {
     match name.as_str() {
         "chains" => chains(arguments[0].parse().unwrap(), arguments[1]),
         "forkers" => forkers(arguments[0].parse().unwrap(), arguments[1]),
+        "sleepers" => sleepers(arguments[0].parse().unwrap(), arguments[1]),
         "leader_exits" => leader_exits(arguments[0]),
         "self_kill" => self_kill(),
         "self_wake" => self_wake(),
@@ -67,6 +68,19 @@ fn chains(count: u32, report: &str) {
                     end();
                 }
             }
+            end();
+        }
+    }
+    std::fs::write(report, "under way\n").unwrap();
+    std::thread::sleep(LIFE);
+}
+
+/// So many processes that do nothing.
+fn sleepers(count: u32, report: &str) {
+    for _ in 0..count {
+        if fork() == 0 {
+            // SAFETY: a system call.
+            unsafe { libc::sleep(20) };
             end();
         }
     }

@@ -203,16 +203,28 @@ fn a_killed_guard_takes_a_worker_of_another_user_with_it() {
 
 /// Fork loops of helpers that end by themselves after ten seconds.
 fn storming(name: &str, count: &str, end: impl FnOnce(&Keeper, &str)) {
+    storming_in(true, name, count, 1, end);
+}
+
+fn storming_in(
+    pid_namespace: bool,
+    name: &str,
+    count: &str,
+    grows_to: usize,
+    end: impl FnOnce(&Keeper, &str),
+) {
     let _storm = storm();
     let mark = mark(&format!("storm-{name}"));
     let place = Place::new();
     let mut command = helper(name, &[count, &place.path("report")]);
     command.insert(1, mark.clone());
-    let keeper = Keeper::of_setup(&texts(&command), true);
+    let keeper = Keeper::of_setup(&texts(&command), pid_namespace);
     keeper.hello();
     keeper.start(FAR);
     place.lines("report", 1);
-    eventually("it has grown", || (!marked(&mark).is_empty()).then_some(()));
+    eventually("it has grown", || {
+        (marked(&mark).len() >= grows_to).then_some(())
+    });
     end(&keeper, &mark);
 }
 
@@ -284,6 +296,23 @@ fn measure_against_without() {
                 "{name} {what}: median {:.2} ms, p90 {:.2} ms",
                 row[30], row[54]
             );
+        }
+    }
+}
+
+#[test]
+#[ignore = "takes the whole host for some seconds: a measurement"]
+fn measure_kills() {
+    for (name, count, grows_to) in [("sleepers", "1000", 1001), ("forkers", "200", 300)] {
+        for turn in 0..6 {
+            let within = turn % 2 == 1;
+            storming_in(within, name, count, grows_to, |keeper, _| {
+                let begun = Instant::now();
+                keeper.send(&ToGuard::Kill);
+                let killed = keeper.until_empty();
+                let took = begun.elapsed();
+                println!("{count} {name}, namespace {within}: {killed} killed in {took:?}");
+            });
         }
     }
 }

@@ -59,7 +59,7 @@ impl<'a> Maker<'a> {
     }
 
     /// In the maker. Returns in the worker-to-be alone.
-    pub(super) fn make(&self, held: &OwnedFd, hold: &OwnedFd, tell: &OwnedFd) {
+    pub(super) fn make(&self, held: &OwnedFd, tell: &OwnedFd) {
         die_with_parent();
         if nix::unistd::getppid().as_raw() != self.guard {
             end_child(0);
@@ -78,7 +78,7 @@ impl<'a> Maker<'a> {
             Err(refusal) => return refuse(refusal),
         };
         let init = match fork_sibling() {
-            Ok(0) => run_init(held, hold),
+            Ok(0) => run_init(held),
             Ok(pid) => pid,
             Err(errno) => return refuse(Refusal::new(Step::Fork, errno)),
         };
@@ -147,7 +147,7 @@ fn fork_sibling() -> Result<i32, Errno> {
 
 /// PID 1 in there. It has nothing of the caller's, so that a pipe closes when
 /// the worker closes it.
-fn run_init(held: &OwnedFd, hold: &OwnedFd) -> ! {
+fn run_init(held: &OwnedFd) -> ! {
     die_with_parent();
     // Of the guard's memory it is a copy; and that of a worker with all
     // capabilities of a user namespace must not look into it either.
@@ -160,10 +160,13 @@ fn run_init(held: &OwnedFd, hold: &OwnedFd) -> ! {
     // The kernel reaps orphans by itself (wait(2)). All other signals are
     // ignored, as in the guard, so that nothing queues up; the faults end it.
     signals::set_disposition(libc::SIGCHLD, Disposition::Ignored);
-    let _ = hold;
+    // Among hundreds of fork loops it would wait its turn to end them, when
+    // its one moment comes. Until then it sleeps.
+    let _haste = process::Haste::make();
     if move_to(held, 0).is_err() {
         end_child(1);
     }
+    // With the guard's end of the pipe, of which this is a copy.
     close_from(1);
     signals::set_mask(SignalSet::EMPTY);
     let mut byte = [0];

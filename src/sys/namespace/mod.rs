@@ -86,7 +86,7 @@ pub(super) fn fork(secret: &[RawFd]) -> std::result::Result<Forked, Refusal> {
         child::Forked::Parent { child } => child,
         child::Forked::Child => {
             drop(told);
-            maker.make(&held, &hold, &tell);
+            maker.make(&held, &tell);
             // Only the worker-to-be comes here. The pipe that keeps the init
             // alive must be the guard's alone.
             drop((held, hold, tell));
