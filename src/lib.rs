@@ -34,7 +34,7 @@ pub fn main(args: Vec<OsString>) -> i32 {
         Role::Guard(start) => return guard::run(start),
         Role::Releaser(task) => keeper::releaser::run(&task),
         Role::Probe(task) => {
-            task.run();
+            task.run(&[]);
             0
         }
         Role::Broken => exit::FAILED,

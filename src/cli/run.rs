@@ -29,7 +29,6 @@ use crate::store::{AnyStore, Store as _, StoreSettings};
 use crate::sys::executable::{self, Unusable};
 use crate::sys::guard_process::GuardProcess;
 use crate::sys::memfd::{ReleaseFile, Setup};
-use crate::sys::namespace::{self, Refusal};
 use crate::sys::notify_socket::NotifySocket;
 use crate::sys::{SysError, clock, inherited, process, signals};
 use crate::telemetry::Telemetry;
@@ -53,8 +52,6 @@ enum Refused {
     Failed(SysError),
     /// 125.
     Listen(io::Error),
-    /// 125.
-    Namespace(Refusal),
 }
 
 impl Refused {
@@ -62,10 +59,6 @@ impl Refused {
         match self {
             Self::Database(refused) => refused.tell(),
             Self::Failed(error) => failed(error),
-            Self::Namespace(refusal) => {
-                super::say(&format!("leasewrap: cannot {refusal}"));
-                exit::FAILED
-            }
             Self::Listen(error) => {
                 let address = options.listen.as_ref().map(ToString::to_string);
                 let address = address.unwrap_or_default();
@@ -121,18 +114,9 @@ fn prepare(options: &RunOptions) -> Result<Prepared, Refused> {
             .collect(),
         pid_namespace: options.pid_namespace,
     };
-    // Beside what comes next, and answered before anything is taken.
-    let probe = options.pid_namespace.then(namespace::probe).transpose();
-    let probe = probe.map_err(Refused::Failed)?;
     let listener = options.listen.as_ref().map(Listener::bind).transpose();
     let listener = listener.map_err(Refused::Listen)?;
     let started = start(options, &setup, &store).map_err(Refused::Failed)?;
-    if let Some(probe) = probe
-        && let Err(refusal) = probe.answer()
-    {
-        started.guard.dismiss();
-        return Err(Refused::Namespace(refusal));
-    }
     Ok(Prepared {
         setup,
         store,
@@ -185,11 +169,21 @@ fn watchdog(options: &RunOptions) -> Result<Option<WatchdogSettings>, SysError> 
 }
 
 impl Prepared {
-    fn run(self, options: RunOptions) -> u8 {
+    fn run(mut self, options: RunOptions) -> u8 {
         let telemetry = match Telemetry::start(&options.log) {
             Ok(telemetry) => telemetry,
             Err(error) => return failed(&SysError::on("start the log")(error)),
         };
+        // As late as it may be, before anything is taken: the guard tries
+        // while all of the above is done.
+        if let Some(probe) = self.started.guard.take_probe()
+            && let Err(refusal) = probe.answer()
+        {
+            self.started.guard.dismiss();
+            telemetry.flush();
+            super::say(&format!("leasewrap: cannot {refusal}"));
+            return exit::FAILED;
+        }
         let mut record = Record::new(&options);
         match self.until_the_end(&options, &telemetry, &mut record) {
             Ok(outcome) => record.end(&telemetry, &options, &outcome),

@@ -71,9 +71,12 @@ struct Running {
 }
 
 impl Running {
-    fn set_up(given: GuardStart) -> Result<Self, SysError> {
+    fn set_up(mut given: GuardStart) -> Result<Self, SysError> {
         signals::ignore_all_but_faults();
         process::become_subreaper()?;
+        if let Some(probe) = given.probe.take() {
+            probe.run(&given.kept);
+        }
         let hello = Hello {
             version: VERSION,
             time_namespace: clock::time_namespace(),

@@ -83,7 +83,7 @@ impl Running {
     fn fork(&mut self, start: &Start) -> Event {
         let inherited = inherited::get();
         let forked = match &self.setup {
-            Ok(setup) => fork_worker(setup, start, inherited, &self.given.ours),
+            Ok(setup) => fork_worker(setup, start, inherited, &self.given.kept),
             Err(error) => {
                 let message = error.to_string();
                 return Event::NotForked { message };

@@ -50,7 +50,11 @@ pub struct GuardStart {
     /// The keeper's process; `None` when it has ended already (its end of the
     /// channel is closed then), is not on this host, or is to be left alone.
     pub keeper: Option<OwnedFd>,
-    /// The numbers of the descriptors above, to tell the caller's from ours.
+    /// To be made first: whether the worker can have a PID namespace.
+    pub probe: Option<ProbeTask>,
+    /// The numbers of the descriptors that are open as long as the guard is.
+    pub kept: Vec<RawFd>,
+    /// The numbers of all descriptors above, to tell the caller's from ours.
     pub ours: Vec<RawFd>,
 }
 
@@ -90,6 +94,7 @@ impl GuardStart {
         let fields = Fields::of(named)?;
         let (socket, setup) = (fields.number("socket")?, fields.number("setup")?);
         let release = fields.number("release");
+        let kept: Vec<_> = [socket, setup].into_iter().chain(release).collect();
         Some(Self {
             channel: Channel::from_socket(take(socket)?),
             setup: SetupFile::inherited(take(setup)?),
@@ -98,7 +103,13 @@ impl GuardStart {
                 None => None,
             },
             keeper: fields.number("keeper").and_then(keeper),
-            ours: [socket, setup].into_iter().chain(release).collect(),
+            probe: ProbeTask::of(&fields),
+            ours: kept
+                .iter()
+                .copied()
+                .chain(fields.number("report"))
+                .collect(),
+            kept,
         })
     }
 }

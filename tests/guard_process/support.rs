@@ -88,7 +88,9 @@ impl Keeper {
         setup.pid_namespace = pid_namespace;
         let release = ReleaseFile::create().unwrap();
         let program = CString::new(env!("CARGO_BIN_EXE_leasewrap")).unwrap();
-        let guard = guard_process::spawn(&program, inherited::get(), &setup, &release).unwrap();
+        let mut guard = guard_process::spawn(&program, inherited::get(), &setup, &release).unwrap();
+        // A refusal is seen when the worker is to be started.
+        drop(guard.take_probe());
         Self {
             guard,
             _release: release,

@@ -41,7 +41,7 @@ use super::{Result, SysError, child, process};
 
 pub use self::maker::enter_mounts;
 pub(super) use self::probe::{PROBE_NAME, PROBE_VARIABLE};
-pub use self::probe::{ProbeTask, Way, probe};
+pub use self::probe::{Probe, ProbeTask, Way, probe};
 pub use self::refusal::{Refusal, Step};
 
 /// A namespace that the guard has made: as long as this lives, and the guard

@@ -1,11 +1,12 @@
-//! Whether a PID namespace can be had, tried before a lease is thought of: by
-//! the same steps, in a process of its own that has nothing to hide (this
-//! binary executed anew), since some of them ask for just that.
+//! Whether a PID namespace can be had, tried before a lease is thought of and
+//! by the same steps: by the guard when it begins, or, for who has none, by
+//! this binary executed anew. (By nobody else: some of the steps are for a
+//! process that has nothing to hide.)
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -57,17 +58,19 @@ impl Way {
 /// An attempt that is under way.
 #[derive(Debug)]
 pub struct Probe {
-    child: i32,
+    /// Who was executed for it, and nothing else.
+    child: Option<i32>,
     answer: File,
 }
 
-/// Begins the attempt.
+const WHAT: &str = "try a PID namespace";
+
+/// Begins the attempt in a process of its own.
 ///
 /// # Errors
 /// No process, no descriptors.
 pub fn probe() -> Result<Probe> {
-    const WHAT: &str = "try a PID namespace";
-    let (answer, theirs) = pipe2(OFlag::O_CLOEXEC).map_err(SysError::on(WHAT))?;
+    let (mut probe, theirs) = Probe::by_other()?;
     let mut variables = environment::for_guard();
     let named = format!("{PROBE_VARIABLE}=report={}", theirs.as_raw_fd());
     variables.extend(CString::new(named));
@@ -75,10 +78,10 @@ pub fn probe() -> Result<Probe> {
     let mut image = Image::new(THIS_PROGRAM.to_owned(), arguments, variables);
     let prepared = image.prepare();
     match child::fork().map_err(SysError::on(WHAT))? {
-        child::Forked::Parent { child } => Ok(Probe {
-            child,
-            answer: answer.into(),
-        }),
+        child::Forked::Parent { child } => {
+            probe.child = Some(child);
+            Ok(probe)
+        }
         child::Forked::Child => {
             // SAFETY: two numbers.
             unsafe { libc::fcntl(theirs.as_raw_fd(), libc::F_SETFD, 0) };
@@ -90,13 +93,25 @@ pub fn probe() -> Result<Probe> {
 }
 
 impl Probe {
+    /// One that a child is to make, and to report through this descriptor.
+    pub(in crate::sys) fn by_other() -> Result<(Self, OwnedFd)> {
+        let (answer, theirs) = pipe2(OFlag::O_CLOEXEC).map_err(SysError::on(WHAT))?;
+        let probe = Self {
+            child: None,
+            answer: answer.into(),
+        };
+        Ok((probe, theirs))
+    }
+
     /// What it came to; waits for it, some milliseconds at the most.
     ///
     /// # Errors
     /// [`Refusal`].
     pub fn answer(mut self) -> std::result::Result<Way, Refusal> {
         let answer = read(&mut self.answer);
-        reap(self.child);
+        if let Some(child) = self.child {
+            reap(child);
+        }
         answer
     }
 }
@@ -111,7 +126,7 @@ fn read(from: &mut File) -> std::result::Result<Way, Refusal> {
     }
 }
 
-/// What a process that was executed for the attempt has.
+/// What a process has that is to make the attempt.
 #[derive(Debug)]
 pub struct ProbeTask {
     report: OwnedFd,
@@ -119,27 +134,43 @@ pub struct ProbeTask {
 
 impl ProbeTask {
     pub(in crate::sys) fn inherited(named: &OsStr) -> Option<Self> {
-        let report = take(Fields::of(named)?.number("report")?)?;
+        Self::of(&Fields::of(named)?)
+    }
+
+    pub(in crate::sys) fn of(fields: &Fields<'_>) -> Option<Self> {
+        let report = take(fields.number("report")?)?;
         Some(Self { report })
     }
 
-    /// Tries, and reports.
-    pub fn run(self) {
-        let record = match attempt() {
-            Ok(way) => Record::Init { pid: 0, way },
-            Err(refusal) => Record::Refused(refusal),
-        };
-        // Whoever asked and is gone needs no answer.
-        let _ = File::from(self.report).write_all(&record.encode());
+    /// Tries, and reports; to be called while this process has neither
+    /// children nor threads. `secret` as for a worker.
+    pub fn run(self, secret: &[RawFd]) {
+        let mut report = File::from(self.report);
+        attempt(secret, |answer| {
+            let record = match answer {
+                Ok(way) => Record::Init { pid: 0, way },
+                Err(refusal) => Record::Refused(refusal),
+            };
+            // Whoever asked and is gone needs no answer.
+            let _ = report.write_all(&record.encode());
+        });
+        // Who was forked for it has ended, or is ending.
+        while waitpid(None, Some(WaitPidFlag::__WALL)) != Err(Errno::ECHILD) {
+            // One more.
+        }
     }
 }
 
 /// Everything up to where the worker would be executed.
-fn attempt() -> std::result::Result<Way, Refusal> {
-    let (mounts, tell) =
-        pipe2(OFlag::O_CLOEXEC).map_err(|errno| Refusal::new(Step::Fork, errno))?;
-    match fork(&[])? {
-        Forked::Child => {
+fn attempt(secret: &[RawFd], mut report: impl FnMut(std::result::Result<Way, Refusal>)) {
+    let failed = |errno| Refusal::new(Step::Fork, errno);
+    let (mounts, tell) = match pipe2(OFlag::O_CLOEXEC) {
+        Ok(pipe) => pipe,
+        Err(errno) => return report(Err(failed(errno))),
+    };
+    match fork(secret) {
+        Err(refusal) => report(Err(refusal)),
+        Ok(Forked::Child) => {
             let record = match enter_mounts() {
                 Ok(()) => Record::Worker { pid: 0 },
                 Err(refusal) => Record::Refused(refusal),
@@ -147,22 +178,17 @@ fn attempt() -> std::result::Result<Way, Refusal> {
             let _ = nix::unistd::write(&tell, &record.encode());
             end_child(0);
         }
-        Forked::Parent { child, namespace } => {
+        Ok(Forked::Parent { namespace, .. }) => {
             drop(tell);
             let mut bytes = Record::BYTES;
             let read = File::from(mounts).read_exact(&mut bytes).ok();
-            reap(child);
-            let way = namespace.way();
-            // The init ends when nobody holds it any more.
-            drop(namespace);
-            while waitpid(None, Some(WaitPidFlag::__WALL)) != Err(Errno::ECHILD) {
-                // All of them are this process's.
-            }
-            match read.and_then(|()| Record::decode(bytes)) {
-                Some(Record::Worker { .. }) => Ok(way),
+            report(match read.and_then(|()| Record::decode(bytes)) {
+                Some(Record::Worker { .. }) => Ok(namespace.way()),
                 Some(Record::Refused(refusal)) => Err(refusal),
-                Some(Record::Init { .. }) | None => Err(Refusal::new(Step::Fork, Errno::ECHILD)),
-            }
+                Some(Record::Init { .. }) | None => Err(failed(Errno::ECHILD)),
+            });
+            // The init ends when nobody holds its namespace any more.
+            drop(namespace);
         }
     }
 }
