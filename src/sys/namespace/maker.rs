@@ -77,6 +77,11 @@ impl<'a> Maker<'a> {
             Ok(way) => way,
             Err(refusal) => return refuse(refusal),
         };
+        // For the init: the kernel then reaps orphans by itself (wait(2)). Here,
+        // since the worker may be running before the init is. All other signals
+        // are ignored as in the guard, so that nothing queues up; the faults
+        // end it.
+        signals::set_disposition(libc::SIGCHLD, Disposition::Ignored);
         let init = match fork_sibling() {
             Ok(0) => run_init(held),
             Ok(pid) => pid,
@@ -157,9 +162,6 @@ fn run_init(held: &OwnedFd) -> ! {
     // What is typed at the terminal, and `kill -9 %1`, are not for it; and it
     // is nobody whom job control has to count.
     process::leave_process_group();
-    // The kernel reaps orphans by itself (wait(2)). All other signals are
-    // ignored, as in the guard, so that nothing queues up; the faults end it.
-    signals::set_disposition(libc::SIGCHLD, Disposition::Ignored);
     // Among hundreds of fork loops it would wait its turn to end them, when
     // its one moment comes. Until then it sleeps.
     let _haste = process::Haste::make();
