@@ -13,7 +13,7 @@ use crate::sys::clock;
 use crate::telemetry::Telemetry;
 use crate::telemetry::ending::Ending;
 use crate::telemetry::live::Live;
-use crate::telemetry::transition::{self, Context};
+use crate::telemetry::transition::{self, Containment, Context};
 
 /// What has happened so far.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub struct Record {
     name: crate::lease::ids::LeaseName,
     began: BootInstant,
     rides_out: Duration,
+    containment: Containment,
     term: Option<Term>,
     acquired: Option<BootInstant>,
     /// What comes after it (hooks) is no part of the term.
@@ -36,6 +37,11 @@ impl Record {
             name: options.name.clone(),
             began: clock::now(),
             rides_out: options.timing.rides_out(),
+            containment: if options.pid_namespace {
+                Containment::PidNamespace
+            } else {
+                Containment::Tree
+            },
             term: None,
             acquired: None,
             given_back: None,
@@ -65,6 +71,7 @@ impl Record {
                 .map(|at| self.given_back.unwrap_or(now).saturating_since(at)),
             runs_out_in: self.runs_out_in,
             rides_out: self.rides_out,
+            containment: self.containment,
         });
         exit_code
     }
@@ -123,6 +130,7 @@ impl Audience for Teller<'_> {
                 term: keeper.term().or(self.record.term.as_ref()),
                 now,
                 rides_out: self.record.rides_out,
+                containment: self.record.containment,
             },
         );
     }

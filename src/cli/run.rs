@@ -122,6 +122,7 @@ fn prepare(options: &RunOptions) -> Result<Prepared, Refused> {
             .iter()
             .map(|argument| argument.as_bytes().to_vec())
             .collect(),
+        pid_namespace: options.pid_namespace,
     };
     let notify_socket = notify_socket(options)?;
     let listener = options.listen.as_ref().map(Listener::bind).transpose();
@@ -193,11 +194,21 @@ fn watchdog(options: &RunOptions) -> Result<Option<WatchdogSettings>, SysError> 
 }
 
 impl Prepared {
-    fn run(self, options: RunOptions) -> u8 {
+    fn run(mut self, options: RunOptions) -> u8 {
         let telemetry = match Telemetry::start(&options.log) {
             Ok(telemetry) => telemetry,
             Err(error) => return failed(&SysError::on("start the log")(error)),
         };
+        // As late as it may be, before anything is taken: the guard tries
+        // while all of the above is done.
+        if let Some(probe) = self.started.guard.take_probe()
+            && let Err(refusal) = probe.answer()
+        {
+            self.started.guard.dismiss();
+            telemetry.flush();
+            super::say(&format!("leasewrap: cannot {refusal}"));
+            return exit::FAILED;
+        }
         let mut record = Record::new(&options);
         match self.until_the_end(&options, &telemetry, &mut record) {
             Ok(outcome) => record.end(&telemetry, &options, &outcome),

@@ -19,6 +19,8 @@ pub struct Setup {
     pub path: Vec<u8>,
     /// The worker's arguments, its name first.
     pub arguments: Vec<Vec<u8>>,
+    /// `--pid-namespace`.
+    pub pid_namespace: bool,
 }
 
 /// A [`Setup`] in memory, sealed against every change.
@@ -296,6 +298,7 @@ mod tests {
         let setup = Setup {
             path: b"/bin/\xff".to_vec(),
             arguments: vec![b"a".to_vec(), Vec::new()],
+            pid_namespace: true,
         };
         let file = SetupFile::create(&setup).unwrap();
         assert_eq!(file.read().unwrap(), setup);

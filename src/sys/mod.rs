@@ -10,6 +10,7 @@
 //! | [`socket`], [`memfd`], [`release`] | what keeper, guard and releaser share |
 //! | [`notify_socket`] | what the worker says of itself |
 //! | [`guard_process`], [`worker`], [`environment`], [`executable`] | starting guard and worker |
+//! | [`namespace`] | the worker's tree in a PID namespace of its own |
 //! | [`terminal`], [`stdio`] | job control; a last line that never blocks |
 
 mod child;
@@ -20,6 +21,7 @@ pub mod executable;
 pub mod guard_process;
 pub mod inherited;
 pub mod memfd;
+pub mod namespace;
 pub mod notify_socket;
 pub mod process;
 pub mod readiness;

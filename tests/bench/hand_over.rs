@@ -66,7 +66,7 @@ fn of_end(field: &Field<'_>, end: End, what: &str) {
         .filter(|wrapper| match end {
             // The lock of flock lives on with the worker: nothing hands over.
             End::KillWrapper => wrapper.waits() && *wrapper != Wrapper::Flock,
-            End::KillGuard => *wrapper == Wrapper::Leasewrap,
+            End::KillGuard => [Wrapper::Leasewrap, Wrapper::Contained].contains(wrapper),
             End::Clean | End::Term => wrapper.waits(),
         })
         .collect();

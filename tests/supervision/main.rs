@@ -6,6 +6,7 @@ mod support;
 
 mod ends;
 mod live;
+mod namespaces;
 mod pid1;
 mod secrets;
 mod signals;

@@ -229,6 +229,13 @@ struct WorkerArgs {
     #[arg(long, env = "LEASEWRAP_PASS_NOTIFY", hide_env_values = true)]
     #[arg(conflicts_with = "worker_watchdog")]
     pass_notify: bool,
+    /// Give the worker a PID namespace that ends with leasewrap
+    ///
+    /// The kernel then ends all that the worker has started even when every
+    /// process of leasewrap is killed at the same instant. Needs root,
+    /// CAP_SYS_ADMIN or user namespaces.
+    #[arg(long, env = "LEASEWRAP_PID_NAMESPACE", hide_env_values = true)]
+    pid_namespace: bool,
 }
 
 /// Who may look.
@@ -295,6 +302,8 @@ pub struct RunOptions {
     pub worker_watchdog: Option<Duration>,
     /// The worker gets `NOTIFY_SOCKET` as it is.
     pub pass_notify: bool,
+    /// `--pid-namespace`.
+    pub pid_namespace: bool,
     /// Where the pages are served.
     pub listen: Option<ListenAddress>,
     /// The worker's program and arguments; never empty.
@@ -360,6 +369,7 @@ impl RunArgs {
             hooks: self.hooks.check(),
             worker_watchdog: self.worker.worker_watchdog,
             pass_notify: self.worker.pass_notify,
+            pid_namespace: self.worker.pid_namespace,
             listen: self.shown.listen,
             command: self.command,
             log: self.log.check(),
