@@ -3,7 +3,8 @@
 use clap::Subcommand;
 
 use super::{
-    break_, completions, doctor, history, init, man, pause, protect, resume, status, step_down,
+    args, break_, completions, doctor, history, init, man, pause, protect, resume, status,
+    step_down,
 };
 
 macro_rules! commands {
@@ -44,6 +45,10 @@ commands! {
     Protect(protect::Protect),
     /// Look at the database, and say what holds and what does not
     Doctor(doctor::Doctor),
+    /// Hold the lease for a worker in another container
+    Serve(args::sidecar::ServeArgs),
+    /// Run a worker while serve, in another container, holds the lease
+    Attach(args::sidecar::AttachArgs),
     /// Print shell completions
     Completions(completions::Completions),
     /// Print or write man pages

@@ -45,7 +45,6 @@ impl Record {
 
     /// Says how it ended; the result is the exit code.
     pub fn end(&self, telemetry: &Telemetry, options: &RunOptions, outcome: &Outcome) -> u8 {
-        let now = clock::now();
         let exit_code = options.exit_codes.of(outcome);
         let program = options
             .command
@@ -53,10 +52,19 @@ impl Record {
             .map(|program| program.to_string_lossy())
             .unwrap_or_default();
         telemetry.end(&Ending {
-            outcome,
-            name: &self.name,
             program: &program,
             exit_code,
+            ..self.ending(outcome, clock::now())
+        });
+        exit_code
+    }
+
+    fn ending<'a>(&'a self, outcome: &'a Outcome, now: BootInstant) -> Ending<'a> {
+        Ending {
+            outcome,
+            name: &self.name,
+            program: "",
+            exit_code: 0,
             stop: self.stop.as_ref(),
             waited: self.acquired.unwrap_or(now).saturating_since(self.began),
             held: self
@@ -64,8 +72,7 @@ impl Record {
                 .map(|at| self.given_back.unwrap_or(now).saturating_since(at)),
             runs_out_in: self.runs_out_in,
             rides_out: self.rides_out,
-        });
-        exit_code
+        }
     }
 }
 
@@ -123,6 +130,10 @@ impl Audience for Teller<'_> {
 
     fn stepped(&mut self, keeper: &Keeper, now: BootInstant) {
         self.board.stepped(keeper, now);
+    }
+
+    fn words(&self, outcome: &Outcome, now: BootInstant) -> String {
+        self.record.ending(outcome, now).text()
     }
 
     fn worker_status(&mut self, text: &str) {

@@ -9,6 +9,7 @@ use crate::sys::{entry, process};
 
 pub mod admin;
 pub mod args;
+mod attach;
 pub mod break_;
 pub mod commands;
 pub mod completions;
@@ -24,6 +25,7 @@ pub mod pause;
 pub mod protect;
 pub mod resume;
 mod run;
+mod serve;
 pub mod status;
 pub mod step_down;
 pub mod terms;

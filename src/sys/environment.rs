@@ -8,7 +8,7 @@ use super::role::{GUARD_VARIABLE, RELEASE_VARIABLE};
 use crate::wire::{Content, PgOptions, Start};
 
 /// What configures this leasewrap, by what follows `LEASEWRAP_`.
-const OPTIONS: [&str; 39] = [
+const OPTIONS: [&str; 40] = [
     "CALL_TIMEOUT",
     "CONFLICT_EXIT_CODE",
     "DB",
@@ -37,6 +37,7 @@ const OPTIONS: [&str; 39] = [
     "SCHEMA",
     "SLOTS",
     "SOCKET",
+    "SOCKET_MODE",
     "STOP_SIGNAL",
     "STOP_TIMEOUT",
     "STOP_TO",

@@ -276,3 +276,6 @@ macro_rules! codec {
     )*};
 }
 codec!(ToGuard, FromGuard);
+
+// After the macro that it uses.
+pub mod attach;

@@ -11,8 +11,8 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 mod tls;
 
-use self::tls::Tls;
 pub(super) use self::tls::Roots;
+use self::tls::Tls;
 use super::passfile::{self, Found, Wanted};
 use super::url::{self, Parameters, UrlError};
 use crate::store::settings::Surroundings;

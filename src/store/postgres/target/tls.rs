@@ -113,10 +113,7 @@ impl Tls {
             Mode::VerifyFull => vec![PgSslMode::VerifyFull],
         };
         if mode == Mode::Disable {
-            return Ok((
-                options,
-                Plan { modes, roots: None },
-            ));
+            return Ok((options, Plan { modes, roots: None }));
         }
         if mode == Mode::VerifyFull && place.address != place.name {
             return Err(UrlError::value(
