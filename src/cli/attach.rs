@@ -103,6 +103,7 @@ fn log(ended: &Ended, exit_code: u8, options: &AttachOptions) {
     }
     match &ended.end.how {
         How::Worker(WorkerEnd::Exited(0)) | How::Signaled(_) => say!(tracing::Level::INFO),
+        How::Worker(_) if ended.end.asked => say!(tracing::Level::INFO),
         How::Worker(_) | How::SteppedDown | How::NotAcquired => say!(tracing::Level::WARN),
         How::Lost | How::NotStarted(_) | How::Failed(_) => say!(tracing::Level::ERROR),
     }

@@ -185,6 +185,8 @@ pub struct End {
     pub how: How,
     /// What `serve` says of it.
     pub message: Option<String>,
+    /// Somebody had asked for an orderly stop.
+    pub asked: bool,
 }
 
 /// How it ended.

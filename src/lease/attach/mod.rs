@@ -343,7 +343,11 @@ impl Attach {
         }
         out.push(Action::DismissGuard);
         out.push(Action::Disconnect);
-        out.push(Action::End(End { how, message: None }));
+        out.push(Action::End(End {
+            how,
+            message: None,
+            asked: false,
+        }));
         State::Ended
     }
 

@@ -55,6 +55,7 @@ pub(super) struct Running {
 pub(super) struct Reporting {
     pub(super) until: BootInstant,
     loss: Option<Loss>,
+    asked: bool,
     /// How it ended, if `serve` says nothing else.
     how: How,
 }
@@ -227,13 +228,14 @@ impl Running {
     fn report(self, not_started: Option<NotStarted>, now: &Now, out: &mut Actions) -> State {
         let how = self.how(not_started);
         let limit = match self.loss {
-            Some(Loss::Serve(_)) => return end(how, None, out),
+            Some(Loss::Serve(_)) => return end(how, None, false, out),
             Some(Loss::Deadline) => now.at + LAST_WORD_OF_A_LOSS,
             None => now.at.max(self.deadline) + LAST_WORD,
         };
         State::Reporting(Reporting {
             until: limit,
             loss: self.loss,
+            asked: self.stopping.is_some(),
             how,
         })
     }
@@ -263,9 +265,9 @@ impl Reporting {
                 out.push(ack(seq));
                 State::Reporting(self)
             }
-            Event::ServeLost(_) => end(self.how, None, out),
-            Event::HurryUp => end(self.how, None, out),
-            Event::Wake if now.at >= self.until => end(self.how, None, out),
+            Event::ServeLost(_) => end(self.how, None, self.asked, out),
+            Event::HurryUp => end(self.how, None, self.asked, out),
+            Event::Wake if now.at >= self.until => end(self.how, None, self.asked, out),
             // Sent before it heard that the tree is empty.
             Event::Serve(
                 ToAttach::Guard(_)
@@ -291,12 +293,14 @@ impl Reporting {
     fn over(self, said: TermEnd, message: String, out: &mut Actions) -> State {
         let message = Some(message).filter(|message| !message.is_empty());
         match (self.loss, said) {
-            (Some(_), TermEnd::Lost) | (None, TermEnd::Lost) => end(How::Lost, message, out),
-            (Some(_), _) => end(How::Lost, None, out),
-            (None, TermEnd::Worker(worker)) => end(How::Worker(worker), message, out),
-            (None, TermEnd::SteppedDown) => end(How::SteppedDown, message, out),
+            (Some(_), TermEnd::Lost) | (None, TermEnd::Lost) => end(How::Lost, message, false, out),
+            (Some(_), _) => end(How::Lost, None, false, out),
+            (None, TermEnd::Worker(worker)) => end(How::Worker(worker), message, self.asked, out),
+            (None, TermEnd::SteppedDown) => end(How::SteppedDown, message, self.asked, out),
             // Here it is known which program it was.
-            (None, TermEnd::NotStarted(_) | TermEnd::Failed) => end(self.how, None, out),
+            (None, TermEnd::NotStarted(_) | TermEnd::Failed) => {
+                end(self.how, None, self.asked, out)
+            }
         }
     }
 }
@@ -305,9 +309,13 @@ fn relay(frame: FromGuard) -> Action {
     Action::ToServe(FromAttach::Guard(frame))
 }
 
-fn end(how: How, message: Option<String>, out: &mut Actions) -> State {
+fn end(how: How, message: Option<String>, asked: bool, out: &mut Actions) -> State {
     out.push(Action::DismissGuard);
     out.push(Action::Disconnect);
-    out.push(Action::End(End { how, message }));
+    out.push(Action::End(End {
+        how,
+        message,
+        asked,
+    }));
     State::Ended
 }

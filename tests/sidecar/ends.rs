@@ -1,0 +1,169 @@
+//! How a worker's end reaches whoever has started `attach`, and the next one.
+
+use crate::pod::{LONG, Pod, listens};
+use crate::support::proc;
+use crate::support::wait::{SOON, until_true};
+
+#[test]
+fn a_worker_ends_by_itself_and_the_next_attach_gets_the_lease_at_once() {
+    let pod = Pod::new("sidecar-worker-ends", LONG);
+    let serve = pod.serve().spawn();
+    let ended = pod.attach().sh("exit 7").run().code(7);
+    assert!(ended.last_line().contains("exit code 7"), "{ended:?}");
+    serve.wait_event("released");
+    pod.attach().sh("kill -9 $$").run().code(137);
+    let worker = ["exit-after=300", "exit-code=3", "daemon"];
+    pod.witness(&worker).run().code(3);
+    let (attach, token) = pod.scene.start(pod.witness(&[]), &[]);
+    let before = pod.scene.log.spans()[0].0;
+    let seen = pod.scene.handed_over(before, SOON);
+    assert_eq!(seen.new, token);
+    attach.signal(libc::SIGTERM);
+    attach.end().code(143);
+    serve.signal(libc::SIGTERM);
+    let ended = serve.end().code(143);
+    assert!(
+        ended.last_line().contains("SIGTERM came after"),
+        "{ended:?}"
+    );
+    assert!(!pod.socket().exists(), "it leaves no socket behind");
+}
+
+#[test]
+fn what_cannot_be_run_is_found_before_serve_is_looked_for() {
+    let pod = Pod::new("sidecar-not-found", LONG);
+    let ended = pod.attach().worker(&["/no/such/program"]).run().code(127);
+    assert!(ended.says(&["/no/such/program"]), "{ended:?}");
+    pod.attach().worker(&["/etc/passwd"]).run().code(126);
+    let serve = pod.serve().spawn();
+    let script = crate::support::leasewrap::file_with("#!/no/such/interpreter\n");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, mode).unwrap();
+    let ended = pod
+        .attach()
+        .worker(&[script.display().to_string()])
+        .run()
+        .code(127);
+    assert!(
+        ended.last_line().contains("cannot execute"),
+        "{}",
+        ended.last_line()
+    );
+    serve.wait_event("released");
+}
+
+#[test]
+fn the_worker_gets_the_environment_of_its_term_and_nothing_of_ours() {
+    let pod = Pod::new("sidecar-environment", LONG);
+    let _serve = pod.serve().switch("--pgoptions").spawn();
+    let ended = pod
+        .attach()
+        .env("LEASEWRAP_SOCKET", "/elsewhere")
+        .env("LEASEWRAP_DB", "postgres://nobody@nowhere/none")
+        .env("NOTIFY_SOCKET", "/of/the/manager")
+        .env("OWN", "stays")
+        .sh("env | sort")
+        .run()
+        .code(0);
+    let has = |line: &str| ended.out.lines().any(|seen| seen.starts_with(line));
+    let name = &pod.scene.name;
+    for line in [
+        &format!("LEASEWRAP_LEASE={name}"),
+        "LEASEWRAP_SLOT=0",
+        "LEASEWRAP_TTL_MS=20000",
+        "LEASEWRAP_HOLDER=",
+        "LEASEWRAP_TOKEN=",
+        &format!("PGOPTIONS=-c leasewrap.name={name} -c leasewrap.slot=0"),
+        "OWN=stays",
+    ] {
+        assert!(has(line), "no {line} in\n{}", ended.out);
+    }
+    for gone in [
+        "LEASEWRAP_SOCKET",
+        "LEASEWRAP_DB",
+        "NOTIFY_SOCKET",
+        "LW_GUARD",
+    ] {
+        assert!(!has(gone), "{gone} in\n{}", ended.out);
+    }
+}
+
+#[test]
+fn each_waits_for_the_other() {
+    let pod = Pod::new("sidecar-order", LONG);
+    let attach = pod.attach().sh("echo ran").spawn();
+    let waits = attach.wait_event("waiting");
+    let words = waits["message"].as_str().unwrap().to_owned();
+    assert!(words.contains("No such file"), "{words}");
+    let serve = pod.serve().spawn();
+    assert_eq!(attach.end().code(0).out, "ran\n");
+    serve.wait_events("released", 1);
+    let other = pod
+        .scene
+        .leasewrap(&crate::support::server::shared().url(), &[])
+        .switch("--no-wait")
+        .sh("exit 5")
+        .run();
+    assert_eq!(other.code, 5, "{other:?}");
+}
+
+#[test]
+fn standing_by_both_end_by_a_signal() {
+    let pod = Pod::new("sidecar-standing-by", LONG);
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        let attach = pod.attach().sh("exit 1").spawn();
+        attach.wait_event("waiting");
+        attach.signal(signal);
+        attach.end().code(128 + signal);
+    }
+    let rival = pod
+        .scene
+        .hold(&crate::support::server::shared().url(), &[])
+        .0;
+    for signal in [libc::SIGTERM, libc::SIGQUIT, libc::SIGHUP] {
+        let serve = pod.serve().spawn();
+        listens(pod.socket());
+        let attach = pod.attach().sh("exit 1").spawn();
+        attach.wait_event("attached");
+        attach.signal(signal);
+        attach.end().code(128 + signal);
+        serve.wait_event("detached");
+        serve.signal(signal);
+        serve.end().code(128 + signal);
+    }
+    drop(rival);
+}
+
+#[test]
+fn attach_gives_up_after_wait() {
+    let pod = Pod::new("sidecar-wait", LONG);
+    let waits = |code| {
+        let attach = pod.attach().option("--wait", "300ms");
+        let attach = attach.option("--conflict-exit-code", code).sh("exit 1");
+        attach.run()
+    };
+    waits("121").code(121);
+    let (_holder, _) = pod.scene.hold(&crate::support::server::shared().url(), &[]);
+    let serve = pod.serve().spawn();
+    listens(pod.socket());
+    let ended = waits("0").code(0);
+    assert!(ended.last_line().contains("not acquired"), "{ended:?}");
+    // And it did not take the lease down with it.
+    serve.wait_event("detached");
+    assert!(proc::alive(serve.pid()));
+}
+
+#[test]
+fn nothing_is_left_of_attach() {
+    let pod = Pod::new("sidecar-nothing-left", LONG);
+    let _serve = pod.serve().spawn();
+    let attach = pod.witness(&["children=2", "daemon"]).spawn();
+    attach.wait_event("started");
+    let below = proc::descendants(attach.pid());
+    assert!(below.len() >= 2, "{below:?}");
+    attach.signal(libc::SIGTERM);
+    attach.end().code(143);
+    until_true("guard and tree have ended", SOON, || {
+        below.iter().all(|pid| !proc::alive(*pid))
+    });
+}
