@@ -13,9 +13,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::frames::{Frames, Heard};
+use crate::lease::time::BootInstant;
 use crate::sys::listening::{File, Listening};
 use crate::sys::socket::Channel;
 use crate::sys::{Result, clock, readiness};
@@ -84,7 +85,7 @@ pub struct Door {
     greetings: JoinSet<std::result::Result<(), (Option<Peer>, Refused)>>,
     oldest: VecDeque<AbortHandle>,
     /// When a stranger may be logged again, and how many were not.
-    quiet_until: Instant,
+    quiet_until: BootInstant,
     unlogged: u32,
     /// What is wrong with the file was logged.
     told: bool,
@@ -104,7 +105,7 @@ impl Door {
             guests,
             greetings: JoinSet::new(),
             oldest: VecDeque::new(),
-            quiet_until: Instant::now(),
+            quiet_until: clock::now(),
             unlogged: 0,
             told: false,
         })
@@ -112,7 +113,8 @@ impl Door {
 
     /// Stands at the door until the runtime ends.
     pub async fn keep(mut self) {
-        let mut look_at = Instant::now() + LOOK_EVERY;
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = readable(self.ready.as_ref()) => self.let_in().await,
@@ -121,10 +123,7 @@ impl Door {
                         self.refused(peer, &refused);
                     }
                 }
-                () = sleep_until(look_at) => {
-                    look_at = Instant::now() + LOOK_EVERY;
-                    self.look();
-                }
+                _ = looks.tick() => self.look(),
             }
         }
     }
@@ -163,7 +162,7 @@ impl Door {
     }
 
     fn refused(&mut self, peer: Option<Peer>, refused: &Refused) {
-        let now = Instant::now();
+        let now = clock::now();
         if now < self.quiet_until {
             self.unlogged = self.unlogged.saturating_add(1);
             return;
