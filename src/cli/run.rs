@@ -32,7 +32,7 @@ use crate::sys::memfd::{ReleaseFile, Setup};
 use crate::sys::notify_socket::NotifySocket;
 use crate::sys::{SysError, clock, inherited, process, signals};
 use crate::telemetry::Telemetry;
-use crate::wire::{NotStarted, PgOptions};
+use crate::wire::NotStarted;
 
 /// Runs a worker; the result is the exit code.
 pub fn run(options: RunOptions) -> u8 {
@@ -232,11 +232,7 @@ impl Prepared {
             stop_to: options.stop_to,
             hooks: options.hooks.clone(),
             watchdog: self.started.watchdog,
-            pgoptions: if options.pgoptions {
-                PgOptions::Extend
-            } else {
-                PgOptions::Leave
-            },
+            pgoptions: options.pgoptions,
         };
         let name = options.name.clone();
         let store_settings = self.store.clone();

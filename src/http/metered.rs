@@ -134,6 +134,10 @@ impl<S: Store> Store for Metered<S> {
         self.store.because(why);
     }
 
+    fn finds_lost_clients(&self) -> bool {
+        self.store.finds_lost_clients()
+    }
+
     fn watch(&self) -> Self::Watch {
         self.store.watch()
     }

@@ -1,6 +1,8 @@
 //! The database's side of the loop: one task owns the store and performs one
 //! call after the other, so that no call can ever hold up the loop.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -34,6 +36,7 @@ pub struct Calls {
     checking: bool,
     check_again: Option<(Term, Duration)>,
     why: Option<String>,
+    finds_lost_clients: Arc<AtomicBool>,
 }
 
 /// The machine has one call under way at a time; the rest is for a check.
@@ -44,12 +47,15 @@ impl Calls {
     pub fn start<S: Store + 'static>(mut store: S, terms: Terms) -> Self {
         let (requests, mut calls) = mpsc::channel::<Request>(CALLS);
         let (answer, replies) = mpsc::channel(CALLS);
+        let finds_lost_clients = Arc::new(AtomicBool::new(false));
+        let finds = Arc::clone(&finds_lost_clients);
         tokio::spawn(async move {
             while let Some((call, limit, why)) = calls.recv().await {
                 if let Some(why) = why {
                     store.because(&why);
                 }
                 let event = perform(&mut store, call, limit, &terms).await;
+                finds.store(store.finds_lost_clients(), Ordering::Relaxed);
                 if answer.send(event).await.is_err() {
                     break;
                 }
@@ -61,7 +67,13 @@ impl Calls {
             checking: false,
             check_again: None,
             why: None,
+            finds_lost_clients,
         }
+    }
+
+    /// [`Store::finds_lost_clients`], as of the last answer.
+    pub fn finds_lost_clients(&self) -> bool {
+        self.finds_lost_clients.load(Ordering::Relaxed)
     }
 
     /// Why what is called from now on is called, for the history.

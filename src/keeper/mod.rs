@@ -52,7 +52,7 @@ use crate::sys::memfd::Setup;
 use crate::sys::notify_socket::Message;
 use crate::sys::timer::{BootTimer, SelfKill};
 use crate::sys::{Result, SysError, clock, process, readiness, terminal};
-use crate::wire::{PgOptions, StopTo, ToGuard};
+use crate::wire::{StopTo, ToGuard};
 
 /// The keeper's own timer fires this long after the deadline: the guard's
 /// comes first (contract, section 3).
@@ -76,7 +76,7 @@ pub struct Settings {
     /// `--stop-to`.
     pub stop_to: StopTo,
     /// `--pgoptions`.
-    pub pgoptions: PgOptions,
+    pub pgoptions: bool,
     /// `--precheck`, `--on-event`, `--hook-timeout`.
     pub hooks: HookSettings,
     /// `--worker-watchdog`.

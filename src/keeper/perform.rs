@@ -10,7 +10,7 @@ use crate::lease::record::{Acquired, Fault, Term, Unknown};
 use crate::lease::time::BootInstant;
 use crate::store::Store;
 use crate::sys::SysError;
-use crate::wire::{Start, ToGuard};
+use crate::wire::{PgOptions, Start, ToGuard};
 
 impl<S, B, A> Loop<S, B, A>
 where
@@ -85,7 +85,11 @@ where
             holder: term.holder,
             token: term.token,
             ttl: timing.ttl(),
-            pgoptions: self.settings.pgoptions,
+            pgoptions: match self.settings.pgoptions {
+                false => PgOptions::Leave,
+                true if self.calls.finds_lost_clients() => PgOptions::ExtendAndCheck,
+                true => PgOptions::Extend,
+            },
             deadline,
             grace: timing.grace(),
             stop_signal: self.settings.stop_signal,

@@ -96,6 +96,10 @@ impl Store for AnyStore {
         either!(self, store => store.because(why));
     }
 
+    fn finds_lost_clients(&self) -> bool {
+        either!(self, store => store.finds_lost_clients())
+    }
+
     fn watch(&self) -> AnyWatch {
         match self {
             Self::Postgres(store) => AnyWatch::Postgres(store.watch()),

@@ -121,6 +121,10 @@ pub trait Store: Send {
     /// words. They stay until others are given.
     fn because(&mut self, why: &str);
 
+    /// Whether the server that answered last can be told to look for clients
+    /// that are gone (`client_connection_check_interval`).
+    fn finds_lost_clients(&self) -> bool;
+
     /// Begins to watch for changes, over a connection of its own. Must be
     /// called within the runtime that is to drive it.
     fn watch(&self) -> Self::Watch;

@@ -1,142 +1,190 @@
 //! From the old worker's last sign of life to the new one's first, by what
-//! ended the old holder. Overlap, the other way round, is printed beside it.
+//! ended the old holder; and how long the two lived side by side.
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use crate::support::leasewrap::{holder, lease_name};
-use crate::support::proc;
-use crate::support::run::run;
+use crate::contenders::{Field, TTL_SECONDS, Wrapper};
+use crate::support::leasewrap::{guard_of, holder, lease_name};
 use crate::support::server::Server;
 use crate::support::sys;
 use crate::support::wait::{SOON, until};
-use crate::support::witness::Log;
+use crate::support::witness::{Log, ms_between};
 use crate::{Samples, table};
 
+/// Of ends that hand over at once.
 const RUNS: usize = 15;
+/// Where a lock is waited out.
+const SLOW_RUNS: usize = 3;
+
+/// What the next one takes to stand by, with some to spare.
+const SETTLED: Duration = Duration::from_millis(300);
+/// So long it is looked whether the old worker goes on beside the new one.
+const LOOKED: Duration = Duration::from_millis(300);
 
 /// How the old holder comes to its end.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum End {
     Clean,
+    /// TERM to the wrapper (to the worker with flock, which would leave it).
     Term,
-    KillKeeper,
+    KillWrapper,
     KillGuard,
-    RowTaken,
 }
 
-/// Each end in turn.
-pub fn measure(server: &Server) {
-    let ends = [
-        ("leasewrap, worker ends", End::Clean),
-        ("leasewrap, TERM to the holder", End::Term),
-        ("leasewrap, SIGKILL of the keeper", End::KillKeeper),
-        ("leasewrap, SIGKILL of the guard", End::KillGuard),
-        ("leasewrap, row taken by hand *", End::RowTaken),
-    ];
-    let mut rows: Vec<Samples> = ends.iter().map(|(name, _)| Samples::of(name)).collect();
-    let mut flock = Samples::of("flock, worker ends");
-    let mut flock_term = Samples::of("flock, TERM to the worker");
-    let mut worst_overlap = f64::NEG_INFINITY;
-    for _ in 0..RUNS {
-        flock.add_ms(by_flock(false));
-        flock_term.add_ms(by_flock(true));
-        for ((_, end), row) in ends.iter().zip(&mut rows) {
-            let (gap, overlap) = by_leasewrap(server, *end);
-            row.add_ms(gap);
-            worst_overlap = worst_overlap.max(overlap);
+/// What one hand-over showed.
+struct Seen {
+    gap_ms: f64,
+    /// The old worker went on for as long as it was looked at.
+    beside: bool,
+}
+
+/// Each end in turn, and each contender in turn.
+pub fn measure(field: &Field<'_>, server: &Server) {
+    for (end, what) in [
+        (End::Clean, "the worker ends"),
+        (End::Term, "TERM to the wrapper"),
+        (End::KillWrapper, "SIGKILL of the wrapper"),
+        (End::KillGuard, "SIGKILL of the guard"),
+    ] {
+        of_end(field, end, what);
+    }
+    row_taken(server);
+}
+
+fn of_end(field: &Field<'_>, end: End, what: &str) {
+    let wrappers: Vec<Wrapper> = field
+        .wrappers
+        .iter()
+        .copied()
+        .filter(|wrapper| match end {
+            // The lock of flock lives on with the worker: nothing hands over.
+            End::KillWrapper => wrapper.waits() && *wrapper != Wrapper::Flock,
+            End::KillGuard => *wrapper == Wrapper::Leasewrap,
+            End::Clean | End::Term => wrapper.waits(),
+        })
+        .collect();
+    let mut rows: Vec<Samples> = wrappers
+        .iter()
+        .map(|wrapper| Samples::of(wrapper.name()))
+        .collect();
+    let mut beside = vec![0_usize; wrappers.len()];
+    for round in 0..RUNS {
+        for (index, wrapper) in wrappers.iter().enumerate() {
+            let slow = *wrapper == Wrapper::Etcdctl && end == End::KillWrapper;
+            if slow && round >= SLOW_RUNS {
+                continue;
+            }
+            let seen = once(field, *wrapper, end);
+            rows[index].add_ms(seen.gap_ms);
+            beside[index] += usize::from(seen.beside);
         }
     }
-    rows.insert(0, flock);
-    rows.insert(1, flock_term);
-    table("hand-over: last sign of life to first", "ms", &rows);
-    println!("* until the old worker is dead, from the row's change");
-    println!("largest overlap of all hand-overs: {worst_overlap:.2} ms (never positive)");
+    let title = format!("hand-over, {what}: last sign of life to first; negative: both lived");
+    table(&title, "ms", &rows);
+    for (row, beside) in rows.iter().zip(beside) {
+        if beside > 0 {
+            println!(
+                "  {}: in {beside} of {} the old worker lived on beside the new one",
+                row.name(),
+                row.count()
+            );
+        }
+    }
 }
 
-fn by_leasewrap(server: &Server, end: End) -> (f64, f64) {
+fn once(field: &Field<'_>, wrapper: Wrapper, end: End) -> Seen {
     let name = lease_name("bench");
     let log = Log::new();
-    let options: &[&str] = if end == End::Clean {
-        &["exit-after=120"]
-    } else {
-        &[]
-    };
-    let old = holder(&server.url(), &name)
-        .ttl("5s")
-        .worker(&log.worker(options))
-        .spawn();
-    let token = log.wait_newer(0, SOON);
-    if end == End::RowTaken {
-        let at = server.psql(&format!(
-            "update leasewrap.lease set holder = gen_random_uuid(), token = token + 1 \
-             where name = '{name}'; select 1"
-        ));
-        assert!(!at.is_empty());
-        let changed = sys::boot_ns();
-        let last = log.wait_silence(SOON).unwrap_or(changed);
-        drop(old);
-        #[expect(clippy::cast_precision_loss, reason = "nanoseconds of one test")]
-        let millis = (last as f64 - changed as f64) / 1e6;
-        return (millis.max(0.0), f64::NEG_INFINITY);
-    }
-    let new = holder(&server.url(), &name)
-        .ttl("5s")
-        .worker(&log.worker(&[]))
-        .spawn();
-    new.wait_event("waiting");
-    match end {
-        End::Clean | End::RowTaken => {}
-        End::Term => old.signal(libc::SIGTERM),
-        End::KillKeeper => old.signal(libc::SIGKILL),
-        End::KillGuard => {
-            sys::kill(old.guard(), libc::SIGKILL);
-        }
-    }
-    log.wait_newer(token, SOON);
-    until("the new worker works", SOON, || {
-        log.spans().get(1).map(|_| ())
-    });
-    let overlap = log.hand_overs()[0].overlap_ms;
-    drop((old, new));
-    (-overlap, overlap)
-}
-
-/// The same with `flock FILE witness`: stamps carry no token, so the two
-/// workers are told apart by their pids.
-fn by_flock(term: bool) -> f64 {
-    let lock = run().file("flock");
-    let log = Log::new();
+    let clean: &[&str] = &["exit-after=700"];
+    let options = if end == End::Clean { clean } else { &[] };
     let start = |options: &[&str]| {
-        Command::new("flock")
-            .arg(&lock)
-            .args(log.worker(options))
-            .stdin(Stdio::null())
+        field
+            .command(wrapper, &name, &log.worker(options))
+            .stderr(Stdio::null())
             .spawn()
-            .expect("run flock")
+            .expect("start a contender")
     };
-    let mut old = start(if term { &[] } else { &["exit-after=120"] });
+    let mut old = start(options);
     let first = until("the old worker works", SOON, || {
         log.stamps().first().map(|stamp| stamp.pid)
     });
     let mut new = start(&[]);
-    let pid = i32::try_from(new.id()).expect("a pid");
-    until("the next one waits", SOON, || {
-        (proc::state(pid) == Some('S')).then_some(())
-    });
-    std::thread::sleep(Duration::from_millis(20));
-    if term {
-        sys::kill(first, libc::SIGTERM);
+    std::thread::sleep(SETTLED);
+    let pid = i32::try_from(old.id()).expect("a pid");
+    match end {
+        End::Clean => {}
+        End::Term if wrapper == Wrapper::Flock => drop(sys::kill(first, libc::SIGTERM)),
+        End::Term => drop(sys::kill(pid, libc::SIGTERM)),
+        End::KillWrapper => drop(sys::kill(pid, libc::SIGKILL)),
+        End::KillGuard => {
+            let guard = guard_of(pid).expect("it has a guard");
+            sys::kill(guard, libc::SIGKILL);
+        }
     }
-    let gap = until("the new worker works", SOON, || {
+    let limit = SOON + Duration::from_secs(4 * u64::from(TTL_SECONDS));
+    let begun = until("the new worker works", limit, || {
         let stamps = log.stamps();
-        let last = stamps.iter().rfind(|stamp| stamp.pid == first)?;
-        let next = stamps.iter().find(|stamp| stamp.pid != first)?;
-        Some(crate::support::witness::ms_between(last.at_ns, next.at_ns))
+        let found = stamps.iter().find(|stamp| stamp.pid != first)?;
+        Some(found.at_ns)
     });
-    for child in proc::children(pid) {
-        sys::kill(child, libc::SIGKILL);
+    std::thread::sleep(LOOKED);
+    let stamps = log.stamps();
+    let last = stamps.iter().rfind(|stamp| stamp.pid == first);
+    let last = last.map_or(0, |stamp| stamp.at_ns);
+    let gap_ms = ms_between(last, begun);
+    // Without their log the workers end, and then whoever waits for them.
+    drop(log);
+    finish([&mut old, &mut new]);
+    Seen {
+        gap_ms,
+        beside: gap_ms < -0.9 * LOOKED.as_secs_f64() * 1e3,
     }
-    drop((new.wait(), old.wait()));
-    gap
+}
+
+fn finish(children: [&mut Child; 2]) {
+    for child in children {
+        let _ended = child.wait();
+    }
+}
+
+/// From a change of the row by hand until the worker is dead.
+fn row_taken(server: &Server) {
+    let mut row = Samples::of("leasewrap");
+    for _ in 0..RUNS {
+        row.add_ms(taken_once(server));
+    }
+    table(
+        "row taken by hand, until the old worker is dead",
+        "ms",
+        &[row],
+    );
+    println!("(aim: at most 20; of the other contenders none sees it)");
+}
+
+fn taken_once(server: &Server) -> f64 {
+    let name = lease_name("taken");
+    let log = Log::new();
+    let old = holder(&server.url(), &name)
+        .ttl("5s")
+        .worker(&log.worker(&[]))
+        .spawn();
+    log.wait_newer(0, SOON);
+    let listening = format!(
+        "select count(*) from pg_stat_activity \
+         where application_name = 'leasewrap {name}' and query ilike 'listen%'"
+    );
+    until("it listens", SOON, || {
+        (server.psql(&listening) != "0").then_some(())
+    });
+    let mut session = server.session("postgres");
+    let take = format!(
+        "update leasewrap.lease set holder = gen_random_uuid(), token = token + 1 \
+         where name = '{name}';"
+    );
+    let before = sys::boot_ns();
+    session.run(&take);
+    let last = log.wait_silence(SOON).unwrap_or_else(sys::boot_ns);
+    drop(old);
+    ms_between(before, last).max(0.0)
 }

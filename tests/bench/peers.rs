@@ -1,4 +1,6 @@
-//! Figures, each side by side with its peer in one run: `cargo bench`.
+//! Figures, each side by side with its peer in one run: `cargo bench`, or one
+//! part of them: `cargo bench --bench peers -- start`, `hand-over`, `costs`,
+//! `fence`, `leases`, `standbys`, and by name alone `queue`, which fills 8 GiB.
 //!
 //! Every measure alternates between the contenders, so that whatever else the
 //! machine does hits all of them; medians are shown with the 10th and 90th
@@ -7,12 +9,20 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../store/postgres/bouncer.rs"]
+mod bouncer;
+#[path = "../store/bench.rs"]
+mod contender;
+mod contenders;
 mod costs;
+mod fence;
 mod hand_over;
+mod load;
 mod start;
 
 use std::time::Duration;
 
+use contenders::Field;
 use support::server::Server;
 
 /// Samples of one contender.
@@ -53,6 +63,16 @@ impl Samples {
         sorted.get(index).copied().unwrap_or(f64::NAN)
     }
 
+    /// Whose they are.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.millis.len()
+    }
+
     /// The median.
     pub fn median(&self) -> f64 {
         self.at(0.5)
@@ -61,18 +81,19 @@ impl Samples {
 
 /// Prints one table.
 pub fn table(what: &str, unit: &str, rows: &[Samples]) {
+    println!("\n{what} ({unit})");
     println!(
-        "\n{what} ({unit}; n = {})",
-        rows.first().map_or(0, |row| row.millis.len())
+        "{:<34} {:>9} {:>9} {:>9} {:>5}",
+        "", "median", "p10", "p90", "n"
     );
-    println!("{:<34} {:>9} {:>9} {:>9}", "", "median", "p10", "p90");
     for row in rows {
         println!(
-            "{:<34} {:>9.2} {:>9.2} {:>9.2}",
+            "{:<34} {:>9.2} {:>9.2} {:>9.2} {:>5}",
             row.name,
             row.median(),
             row.at(0.1),
-            row.at(0.9)
+            row.at(0.9),
+            row.count()
         );
     }
 }
@@ -86,15 +107,30 @@ fn main() {
             .collect();
         named.is_empty() || named.iter().any(|name| *name == part)
     };
-    let server = Server::start();
     println!("leasewrap {} against its peers", env!("CARGO_PKG_VERSION"));
-    if wanted("start") {
-        start::measure(&server);
-    }
-    if wanted("hand-over") {
-        hand_over::measure(&server);
+    if wanted("start") || wanted("hand-over") {
+        let server = Server::start();
+        let field = Field::new(&server);
+        if wanted("start") {
+            start::measure(&field);
+        }
+        if wanted("hand-over") {
+            hand_over::measure(&field, &server);
+        }
     }
     if wanted("costs") {
-        costs::measure(&server);
+        costs::measure(&Server::start());
+    }
+    if wanted("fence") {
+        fence::measure();
+    }
+    if wanted("leases") {
+        load::leases();
+    }
+    if wanted("standbys") {
+        load::standbys();
+    }
+    if args.iter().any(|arg| arg == "queue") {
+        load::queue();
     }
 }

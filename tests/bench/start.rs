@@ -1,53 +1,48 @@
 //! What it costs to put a wrapper in front of `true`.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
-use crate::support::leasewrap::{binary, lease_name};
-use crate::support::run::run;
-use crate::support::server::Server;
+use crate::contenders::{Field, Wrapper};
+use crate::support::leasewrap::lease_name;
 use crate::{Samples, table};
 
 const RUNS: usize = 60;
 
 /// Runs each in turn.
-pub fn measure(server: &Server) {
-    let lock = run().file("lock").display().to_string();
-    let leasewrap = binary().display().to_string();
+pub fn measure(field: &Field<'_>) {
     let name = lease_name("start");
-    let url = server.url();
-    let contenders: Vec<(&str, Vec<&str>)> = vec![
-        ("true", vec!["true"]),
-        ("flock FILE true", vec!["flock", &lock, "true"]),
-        (
-            "leasewrap -- true",
-            vec![
-                &leasewrap, "-q", "--db", &url, "--name", &name, "--", "true",
-            ],
-        ),
-    ];
-    let mut rows: Vec<Samples> = contenders
+    let worker = ["true".to_owned()];
+    let mut bare = Samples::of("bare true");
+    let mut rows: Vec<Samples> = field
+        .wrappers
         .iter()
-        .map(|(name, _)| Samples::of(name))
+        .map(|wrapper| Samples::of(wrapper.name()))
         .collect();
     for round in 0..=RUNS {
-        for ((_, command), row) in contenders.iter().zip(&mut rows) {
-            let begun = Instant::now();
-            let ended = Command::new(command[0])
-                .args(&command[1..])
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .status()
-                .expect("run a contender");
-            let took = begun.elapsed();
-            assert!(ended.success(), "{command:?}: {ended}");
-            // The first round makes the schema and fills the caches.
-            if round > 0 {
-                row.add(took);
+        // The first round makes schemas and fills caches.
+        let counts = round > 0;
+        timed(&mut Command::new("true"), counts, &mut bare);
+        for (wrapper, row) in field.wrappers.iter().zip(&mut rows) {
+            // A slow one is measured less often.
+            if *wrapper != Wrapper::Dislock || round % 6 == 0 {
+                timed(&mut field.command(*wrapper, &name, &worker), counts, row);
             }
         }
     }
+    let base = bare.median();
+    rows.insert(0, bare);
     table("start and end of a wrapper around true", "ms", &rows);
-    let over = rows[2].median() - rows[0].median();
+    let over = rows.last().map_or(f64::NAN, Samples::median) - base;
     println!("leasewrap over bare true: {over:.2} ms (aim: at most 9)");
+}
+
+fn timed(command: &mut Command, counts: bool, row: &mut Samples) {
+    let begun = Instant::now();
+    let ended = command.status().expect("run a contender");
+    let took = begun.elapsed();
+    assert!(ended.success(), "{command:?}: {ended}");
+    if counts {
+        row.add(took);
+    }
 }

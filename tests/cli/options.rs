@@ -399,7 +399,11 @@ fn pgoptions_reach_a_libpq_worker() {
         .to_string();
     let name = lease_name("pg'opt ions\\");
     let ask = "select current_setting('leasewrap.name'), current_setting('leasewrap.slot'), \
-               current_setting('leasewrap.token'), current_setting('work_mem')";
+               current_setting('leasewrap.token'), current_setting('work_mem'), \
+               current_setting('client_connection_check_interval', true)";
+    // PostgreSQL 14 and later.
+    let checks = shared().psql("select current_setting('server_version_num')::int >= 140000");
+    let checked = if checks == "t" { "500ms" } else { "" };
     let words = [psql.as_str(), "-XAtq", &shared().url(), "-c", ask];
     for by_flag in [true, false] {
         let builder = holder(&shared().url(), &name).env("PGOPTIONS", "-c work_mem=7MB");
@@ -413,6 +417,9 @@ fn pgoptions_reach_a_libpq_worker() {
         let token = shared().psql(&format!(
             "select token from leasewrap.lease where name = '{quoted}'"
         ));
-        assert_eq!(ended.out.trim_end(), format!("{name}|0|{token}|7MB"));
+        assert_eq!(
+            ended.out.trim_end(),
+            format!("{name}|0|{token}|7MB|{checked}")
+        );
     }
 }

@@ -5,6 +5,7 @@
 //! kills and deletes it when the test process ends, however it ends.
 #![expect(dead_code, reason = "each test target uses a part of the kit")]
 
+pub mod etcd;
 pub mod installation;
 pub mod leasewrap;
 pub mod proc;

@@ -393,7 +393,7 @@ fn pid_of(child: &Child) -> i32 {
 
 /// A port nobody listens on, outside the range from which the kernel gives
 /// outgoing connections theirs: so that it is still free at a restart.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     loop {
         let mut random = [0; 2];
         let mut source = fs::File::open("/dev/urandom").expect("open /dev/urandom");

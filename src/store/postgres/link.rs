@@ -85,6 +85,14 @@ impl Link {
             .is_some_and(|open| open.session == Session::Ours)
     }
 
+    /// Whether the server has `client_connection_check_interval`: PostgreSQL 14
+    /// and later (its release notes, E.23.3.1).
+    pub(super) fn finds_lost_clients(&self) -> bool {
+        let open = self.open.as_ref();
+        let version = open.and_then(|open| open.connection.server_version_num());
+        version.is_some_and(|version| version >= 140_000)
+    }
+
     /// Whether a pooler was found.
     pub(super) fn is_pooled(&self) -> bool {
         self.pooled

@@ -315,6 +315,10 @@ impl Store for PgStore {
         why.clone_into(&mut self.why);
     }
 
+    fn finds_lost_clients(&self) -> bool {
+        self.link.finds_lost_clients()
+    }
+
     fn watch(&self) -> PgWatch {
         PgWatch::start(self.link.settings().clone(), &self.name)
     }

@@ -219,6 +219,11 @@ impl Store for SqliteStore {
         why.clone_into(&mut self.why);
     }
 
+    /// There is no server.
+    fn finds_lost_clients(&self) -> bool {
+        false
+    }
+
     fn watch(&self) -> SqliteWatch {
         SqliteWatch::start(self.link.path(), &self.name, self.clock)
     }

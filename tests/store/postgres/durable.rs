@@ -20,7 +20,8 @@ fn a_renewal_is_a_hot_update_of_few_bytes() {
             .set("autovacuum", "off"),
     );
     let bench = bench_on(&server);
-    const RENEWALS: i64 = 4_000;
+    // Two days and two hours at the default interval of 6 s.
+    const RENEWALS: i64 = 30_000;
     run(async {
         let mut one = bench.contender("one");
         one.terms.value = "a value of some length "
@@ -32,6 +33,8 @@ fn a_renewal_is_a_hot_update_of_few_bytes() {
         server.psql("checkpoint; select pg_stat_reset()");
         let lsn = || server.psql("select pg_current_wal_insert_lsn()");
         let before = lsn();
+        let indexes = server.psql("select pg_indexes_size('leasewrap.lease')");
+        let indexes: i64 = indexes.parse().expect("a number");
         for _ in 0..RENEWALS {
             granted(one.renew(&term).await);
         }
@@ -47,7 +50,8 @@ fn a_renewal_is_a_hot_update_of_few_bytes() {
         drop(one);
         let counters = until("the counters are there", SOON, || {
             let counters = server.psql(
-                "select n_tup_upd, n_tup_hot_upd, pg_relation_size('leasewrap.lease') \
+                "select n_tup_upd, n_tup_hot_upd, pg_relation_size('leasewrap.lease'), \
+                 pg_indexes_size('leasewrap.lease') \
                  from pg_stat_user_tables where relname = 'lease'",
             );
             let updates = counters.split('|').next()?.parse::<i64>().ok()?;
@@ -59,6 +63,7 @@ fn a_renewal_is_a_hot_update_of_few_bytes() {
             .collect();
         assert_eq!(numbers[0], numbers[1], "all HOT: {counters}");
         assert!(numbers[2] <= 3 * 8192, "the table stays small: {counters}");
+        assert_eq!(numbers[3], indexes, "and so do its indexes: {counters}");
     });
 }
 

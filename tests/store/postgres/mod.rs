@@ -5,6 +5,7 @@ mod client;
 mod durable;
 mod fence;
 mod hosts;
+mod ledger;
 mod limits;
 mod login;
 mod pooled;
