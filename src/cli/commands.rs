@@ -46,7 +46,7 @@ commands! {
     /// Look at the database, and say what holds and what does not
     Doctor(doctor::Doctor),
     /// Hold the lease for a worker in another container
-    Serve(args::sidecar::ServeArgs),
+    Serve(Box<args::sidecar::ServeArgs>),
     /// Run a worker while serve, in another container, holds the lease
     Attach(args::sidecar::AttachArgs),
     /// Print shell completions

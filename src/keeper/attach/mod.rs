@@ -287,7 +287,7 @@ impl Front {
                 });
             }
             Action::Disconnect => self.serve = None,
-            Action::StartGuard => return self.start_guard().err(),
+            Action::StartGuard => return self.start_guard(),
             Action::DismissGuard => {
                 if let Some(link) = &mut self.link {
                     link.dismiss();
@@ -325,11 +325,10 @@ impl Front {
         None
     }
 
-    /// Starts the guard; it knows the way to `serve` too.
-    fn start_guard(&mut self) -> std::result::Result<(), Event> {
-        let Some(serve) = &self.serve else {
-            return Ok(());
-        };
+    /// Starts the guard; it knows the way to `serve` too. An event where
+    /// there can be none.
+    fn start_guard(&mut self) -> Option<Event> {
+        let serve = self.serve.as_ref()?;
         let guard = spawn_for_attach(
             THIS_PROGRAM,
             inherited::get(),
@@ -339,9 +338,9 @@ impl Front {
         match guard.and_then(Link::new) {
             Ok(link) => {
                 self.link = Some(link);
-                Ok(())
+                None
             }
-            Err(error) => Err(Event::NoGuard(format!("cannot {error}"))),
+            Err(error) => Some(Event::NoGuard(format!("cannot {error}"))),
         }
     }
 }
