@@ -101,10 +101,7 @@ impl AnyLink {
     pub(super) fn wake(&mut self, now: BootInstant, hooks: &[i32]) -> News {
         match self {
             Self::Child(link) => link.wake(now, hooks),
-            Self::Attached(attached) => {
-                attached.wake(now);
-                News::Nothing
-            }
+            Self::Attached(attached) => attached.wake(now),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::mem;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
@@ -16,10 +17,14 @@ use super::link::News;
 use super::pulse::{Pulse, Remedy};
 use crate::lease::keeper::event::{GuardEvent, Outcome};
 use crate::lease::time::BootInstant;
-use crate::sys::Result;
 use crate::sys::listening::Listening;
+use crate::sys::{Result, clock};
 use crate::wire::attach::{FromAttach, Peer, TermEnd, ToAttach, shortened};
 use crate::wire::{FromGuard, ToGuard};
+
+/// How often a guard that has nothing to do yet is asked whether it is there:
+/// for one that stands still no lease must be taken.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// So many may wait for the loop to look at them.
 const GUESTS: usize = 4;
@@ -52,7 +57,9 @@ struct Sitting {
     /// It has said that nothing is left of its tree.
     empty: bool,
     pulse: Pulse,
-    /// That it stands still was logged.
+    /// When it is asked for a sign of life, until it is told to start.
+    ask_at: BootInstant,
+    /// It stands still, which was logged.
     still: bool,
     /// The machine is to hear (again) that it is there.
     announce: bool,
@@ -130,15 +137,22 @@ impl Attached {
     /// When [`Self::wake`] is due.
     pub fn next_wakeup(&self) -> Option<BootInstant> {
         match &self.seat {
-            Seat::Taken(sitting) => sitting.pulse.next_wakeup(),
+            Seat::Taken(sitting) => {
+                let ask_at = Some(sitting.ask_at).filter(|_| !sitting.started);
+                [sitting.pulse.next_wakeup(), ask_at]
+                    .into_iter()
+                    .flatten()
+                    .min()
+            }
             Seat::Vacant | Seat::Ending(..) | Seat::Left(_) => None,
         }
     }
 
     /// Does what has become due.
-    pub fn wake(&mut self, now: BootInstant) {
-        if let Seat::Taken(sitting) = &mut self.seat {
-            sitting.look(now);
+    pub fn wake(&mut self, now: BootInstant) -> News {
+        match &mut self.seat {
+            Seat::Taken(sitting) => sitting.look(now),
+            Seat::Vacant | Seat::Ending(..) | Seat::Left(_) => News::Nothing,
         }
     }
 
@@ -210,6 +224,7 @@ impl Attached {
             started: false,
             empty: false,
             pulse: Pulse::default(),
+            ask_at: clock::now() + ASK_EVERY,
             still: false,
             announce: false,
         };
@@ -227,10 +242,7 @@ impl Attached {
                 self.left("has greeted a second time")
             }
             FromAttach::Stopping { signal } => News::StopAsked(signal),
-            FromAttach::Guard(FromGuard::Ack { seq }) => {
-                sitting.answered(seq);
-                News::Nothing
-            }
+            FromAttach::Guard(FromGuard::Ack { seq }) => sitting.answered(seq),
             // Its own guard's, and none of ours.
             FromAttach::Guard(FromGuard::Hello(_)) => News::Nothing,
             FromAttach::Guard(frame) => {
@@ -295,22 +307,46 @@ impl Sitting {
         frames.send(channel, frame.encode());
     }
 
-    fn answered(&mut self, seq: u32) {
+    fn answered(&mut self, seq: u32) -> News {
         self.pulse.answered(seq);
-        if mem::take(&mut self.still) {
+        // Not by an answer to an older question.
+        if self.pulse.next_wakeup().is_none() && mem::take(&mut self.still) {
             tracing::warn!(
                 event = "guard-answers",
                 "the guard ({}) answers again",
                 self.guest.peer
             );
+            if !self.started {
+                return News::Event(GuardEvent::Ready);
+            }
         }
+        News::Nothing
     }
 
     /// It can be neither woken nor killed; that it stands still is said once.
-    fn look(&mut self, now: BootInstant) {
+    /// Before it has a worker it is as good as gone until it answers.
+    fn look(&mut self, now: BootInstant) -> News {
+        if !self.started && now >= self.ask_at {
+            self.ask_at = now + ASK_EVERY;
+            // A queue that grows is of no use to one that reads nothing.
+            if self.guest.frames.are_sent() && !self.still {
+                let seq = self.pulse.ask(now);
+                self.send(&ToAttach::Guard(ToGuard::Ping { seq }));
+            }
+        }
+        let mut news = News::Nothing;
         while let Some(remedy) = self.pulse.due(now) {
             match remedy {
                 Remedy::Wake if self.still => {}
+                Remedy::Wake if !self.started => {
+                    self.still = true;
+                    news = News::Event(GuardEvent::Gone);
+                    tracing::warn!(
+                        event = "guard-stands-still",
+                        "the guard ({}) does not answer (is it stopped?); no lease is taken for it",
+                        self.guest.peer
+                    );
+                }
                 Remedy::Wake => {
                     self.still = true;
                     tracing::warn!(
@@ -326,6 +362,7 @@ impl Sitting {
                 ),
             }
         }
+        news
     }
 }
 

@@ -60,6 +60,26 @@ fn attach_sigstop_for_a_moment() {
 }
 
 #[test]
+fn for_one_that_stands_still_no_lease_is_taken() {
+    let pod = Pod::new("sidecar-attach-sigstop-idle", LONG);
+    let (rival, old) = pod.scene.hold(&crate::support::server::shared().url(), &[]);
+    let serve = pod.serve().spawn();
+    let attach = pod.witness(&[]).spawn();
+    attach.wait_event("attached");
+    attach.signal(libc::SIGSTOP);
+    serve.wait_event("guard-stands-still");
+    rival.signal(libc::SIGTERM);
+    rival.end().code(143);
+    let next = pod.rival_with(&[]);
+    let token = pod.scene.log.wait_newer(old, SOON);
+    next.signal(libc::SIGTERM);
+    next.end().code(143);
+    attach.signal(libc::SIGCONT);
+    serve.wait_event("guard-answers");
+    pod.scene.handed_over(token, SOON);
+}
+
+#[test]
 fn its_guard_sigstop_once_is_undone() {
     let pod = Pod::new("sidecar-guard-sigstop", SHORT);
     let holding = pod.hold(&["children=1"]);

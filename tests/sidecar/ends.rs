@@ -167,3 +167,36 @@ fn nothing_is_left_of_attach() {
         below.iter().all(|pid| !proc::alive(*pid))
     });
 }
+
+/// The status line of a page.
+fn page(port: u16, path: &str) -> Option<String> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer.lines().next()?.to_owned())
+}
+
+#[test]
+fn the_pages_of_serve_say_who_leads() {
+    let pod = Pod::new("sidecar-pages", LONG);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let _serve = pod.serve().option("--listen", &port.to_string()).spawn();
+    let says = |path: &str, code: &str| {
+        until_true(&format!("{path} says {code}"), SOON, || {
+            page(port, path).is_some_and(|line| line.contains(code))
+        });
+    };
+    says("/livez", "200");
+    says("/leader", "503");
+    let attach = pod.attach().sh("sleep 100").spawn();
+    attach.wait_event("started");
+    says("/leader", "200");
+    says("/readyz", "200");
+    attach.signal(libc::SIGTERM);
+    attach.end().code(143);
+    says("/leader", "503");
+}

@@ -16,3 +16,4 @@ mod pod;
 mod serve_faults;
 mod sockets;
 mod strangers;
+mod terminal;

@@ -75,6 +75,11 @@ impl Pod {
         }
     }
 
+    /// Another host that runs a witness as soon as it can.
+    pub fn rival_with(&self, worker: &[&str]) -> Leasewrap {
+        self.scene.leasewrap(&shared().url(), worker).spawn()
+    }
+
     /// Another host, which stands by for the same lease.
     #[track_caller]
     pub fn rival(&self) -> Leasewrap {

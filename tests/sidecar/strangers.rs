@@ -22,14 +22,14 @@ use crate::support::wait::{SOON, until_true};
 struct Stranger(OwnedFd);
 
 impl Stranger {
-    fn new() -> OwnedFd {
+    fn socket() -> OwnedFd {
         let flags = SockFlag::SOCK_CLOEXEC;
         socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap()
     }
 
     /// One that connects; `None` while too many wait at the door.
     fn at(path: &Path) -> Option<Self> {
-        let socket = Self::new();
+        let socket = Self::socket();
         let timeout = TimeVal::milliseconds(10_000);
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout).unwrap();
         setsockopt(&socket, sockopt::SendTimeout, &timeout).unwrap();
@@ -128,7 +128,7 @@ fn another_time_namespace_is_refused_on_both_sides() {
 /// What an attach makes of a serve that greets with this frame.
 fn greeted_by(pod: &Pod, frame: &[u8]) -> crate::support::leasewrap::Ended {
     let _result = std::fs::remove_file(pod.socket());
-    let false_serve = Stranger::new();
+    let false_serve = Stranger::socket();
     bind(
         false_serve.as_raw_fd(),
         &UnixAddr::new(pod.socket()).unwrap(),

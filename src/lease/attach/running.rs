@@ -53,6 +53,7 @@ pub(super) struct Running {
 /// Nothing is left of the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reporting {
+    began: BootInstant,
     pub(super) until: BootInstant,
     loss: Option<Loss>,
     asked: bool,
@@ -233,6 +234,7 @@ impl Running {
             None => now.at.max(self.deadline) + LAST_WORD,
         };
         State::Reporting(Reporting {
+            began: now.at,
             until: limit,
             loss: self.loss,
             asked: self.stopping.is_some(),
@@ -266,7 +268,9 @@ impl Reporting {
                 State::Reporting(self)
             }
             Event::ServeLost(_) => end(self.how, None, self.asked, out),
-            Event::HurryUp => end(self.how, None, self.asked, out),
+            Event::HurryUp if now.at >= self.began + HURRY_AFTER => {
+                end(self.how, None, self.asked, out)
+            }
             Event::Wake if now.at >= self.until => end(self.how, None, self.asked, out),
             // Sent before it heard that the tree is empty.
             Event::Serve(
@@ -279,6 +283,7 @@ impl Reporting {
             | Event::Wake
             // It ends anyway.
             | Event::Stop(_)
+            | Event::HurryUp
             // The guard has nothing more to say.
             | Event::Guard(_)
             // Not asked for.
