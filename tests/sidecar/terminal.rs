@@ -23,6 +23,8 @@ fn what_is_typed_is_the_workers_and_attach_follows_it() {
     let terminal = Terminal::bash();
     terminal.line(&line(&pod.witness(&["report"])));
     let token = pod.scene.log.wait_newer(0, SOON);
+    // Until attach knows of it, it takes what is typed as leasewrap does.
+    terminal.wait("the worker runs");
     terminal.type_text("\x03");
     terminal.wait("signal 02");
     assert!(!terminal.screen().contains("stopping"));
@@ -39,6 +41,7 @@ fn what_is_typed_is_the_workers_and_attach_follows_it() {
         terminal.named("leasewrap").first().copied()
     });
     let worker = pod.scene.log.processes(token)[0];
+    terminal.wait("the worker runs");
     terminal.type_text("\x1a");
     terminal.wait("Stopped");
     assert!(stopped(worker) && stopped(attach), "both have stopped");
