@@ -16,8 +16,6 @@
 
 mod event;
 mod running;
-#[cfg(test)]
-mod tests;
 
 use std::mem;
 use std::time::Duration;
@@ -257,7 +255,8 @@ impl Attach {
                 out.push(Action::Tell(Told::Starting(start.clone())));
                 let running = Running::new(&start);
                 out.push(Action::ToGuard(ToGuard::Start(start)));
-                State::Running(running)
+                // It may have lain in the queue of a process that was stopped.
+                running.on_time(now, out)
             }
             Event::Serve(ToAttach::Guard(ToGuard::Ping { seq } | ToGuard::Deadline { seq, .. })) => {
                 out.push(ack(seq));
@@ -381,3 +380,8 @@ fn ack(seq: u32) -> Action {
 fn spread(pause: Duration, chance: Chance) -> Duration {
     pause / 2 + pause.mul_f64(f64::from(chance.0) / f64::from(u16::MAX))
 }
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

@@ -108,6 +108,11 @@ impl Running {
             | Event::NotConnected(_)
             | Event::NoGuard(_) => {}
         }
+        self.on_time(now, out)
+    }
+
+    /// What the clock alone decides.
+    pub(super) fn on_time(mut self, now: &Now, out: &mut Actions) -> State {
         if now.at >= self.deadline && !self.killing {
             self.loss.get_or_insert(Loss::Deadline);
             self.kill(None, out);
@@ -222,7 +227,7 @@ impl Running {
             // It was ready before.
             GuardEvent::Ready => {}
         }
-        State::Running(self)
+        self.on_time(now, out)
     }
 
     /// The tree is empty.

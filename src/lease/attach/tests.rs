@@ -8,14 +8,14 @@ use crate::wire::{PgOptions, Start, StopReason, StopTo, VERSION, WorkerEnd};
 const TERM: i32 = 15;
 const INT: i32 = 2;
 
-fn hello() -> Hello {
+pub(super) fn hello() -> Hello {
     Hello {
         version: VERSION,
         time_namespace: 4,
     }
 }
 
-fn second(seconds: u64) -> BootInstant {
+pub(super) fn second(seconds: u64) -> BootInstant {
     BootInstant::from_nanos(seconds * 1_000_000_000)
 }
 
@@ -26,7 +26,7 @@ fn now(at: BootInstant) -> Now {
     }
 }
 
-fn start() -> Start {
+pub(super) fn start() -> Start {
     Start {
         name: LeaseName::new("job").unwrap(),
         slot: Slot(0),
