@@ -26,6 +26,10 @@ use crate::wire::{FromGuard, ToGuard};
 /// for one that stands still no lease must be taken.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
+/// One that runs answers within milliseconds, on a busy host (or held back by
+/// its container's share of it) within hundreds of them.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// So many may wait for the loop to look at them.
 const GUESTS: usize = 4;
 
@@ -223,7 +227,7 @@ impl Attached {
             guest,
             started: false,
             empty: false,
-            pulse: Pulse::default(),
+            pulse: Pulse::patient(PATIENCE),
             ask_at: clock::now() + ASK_EVERY,
             still: false,
             announce: false,

@@ -200,3 +200,58 @@ fn the_pages_of_serve_say_who_leads() {
     attach.end().code(143);
     says("/leader", "503");
 }
+
+#[test]
+fn the_workers_streams_and_descriptors_are_the_callers() {
+    use std::io::Read as _;
+    use std::os::fd::AsRawFd as _;
+    let pod = Pod::new("sidecar-streams", LONG);
+    let serve = pod.serve().spawn();
+    let input = crate::support::leasewrap::file_with("what stdin says\n");
+    let extra = crate::support::leasewrap::file_with("what 7 says\n");
+    let extra = std::fs::File::open(extra).unwrap();
+    let fd = extra.as_raw_fd();
+    let ended = pod
+        .attach()
+        .stdin(std::fs::File::open(input).unwrap())
+        .start(move |start| start.descriptors.push((fd, 7)))
+        .sh("cat; cat <&7; ls /proc/self/fd | tr '\\n' ' '")
+        .run()
+        .code(0);
+    // 3 is the directory that ls reads.
+    assert_eq!(ended.out, "what stdin says\nwhat 7 says\n0 1 2 3 7 ");
+    serve.wait_event("released");
+
+    // A pipe closes when the worker closes it.
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let attach = pod
+        .attach()
+        .stdout(writer)
+        .sh("exec >/dev/null; exec sleep 100")
+        .spawn();
+    let mut said = String::new();
+    reader.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "");
+    attach.wait_event("started");
+    attach.signal(libc::SIGTERM);
+    attach.end().code(143);
+}
+
+#[test]
+fn a_standard_error_that_nobody_reads_delays_nothing() {
+    let pod = Pod::new("sidecar-stderr", LONG);
+    let (reader, writer) = std::io::pipe().unwrap();
+    let full = writer.try_clone().unwrap();
+    nix::fcntl::fcntl(
+        &full,
+        nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
+    )
+    .unwrap();
+    while nix::unistd::write(&full, &[b'x'; 4096]).is_ok() {}
+    let serve = pod.serve().stderr(writer.try_clone().unwrap()).spawn();
+    let attach = pod.attach().stderr(writer).sh("exit 6");
+    attach.run().code(6);
+    serve.signal(libc::SIGTERM);
+    serve.end().code(143);
+    drop(reader);
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use leasewrap::wire::attach::{FromAttach, ToAttach};
 use leasewrap::wire::{FromGuard, Hello, MAX_FRAME, ToGuard, VERSION};
+use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept, bind, connect, listen,
     recv, send, setsockopt, socket, sockopt,
@@ -16,7 +17,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::pod::{LONG, Pod, listens};
 use crate::support::proc;
-use crate::support::wait::{SOON, until_true};
+use crate::support::wait::{SOON, until, until_true};
 
 /// Somebody at a socket.
 struct Stranger(OwnedFd);
@@ -34,7 +35,12 @@ impl Stranger {
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout).unwrap();
         setsockopt(&socket, sockopt::SendTimeout, &timeout).unwrap();
         let address = UnixAddr::new(path).unwrap();
-        connect(socket.as_raw_fd(), &address).ok()?;
+        // Between bind and listen there is a file already.
+        let connected = until("somebody listens", SOON, || {
+            let connected = connect(socket.as_raw_fd(), &address);
+            (connected != Err(Errno::ECONNREFUSED)).then_some(connected)
+        });
+        connected.ok()?;
         Some(Self(socket))
     }
 
