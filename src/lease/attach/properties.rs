@@ -56,6 +56,8 @@ fn says_empty(action: &Action) -> bool {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1000, ..ProptestConfig::default() })]
+
     #[test]
     fn its_rules_are_kept(events in proptest::collection::vec((event(), 0..3_u64), 1..60)) {
         let now = |at| Now { at, chance: Chance::MIDDLE };
