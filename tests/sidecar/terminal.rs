@@ -4,7 +4,7 @@ use crate::pod::{LONG, Pod};
 use crate::support::leasewrap::Builder;
 use crate::support::proc;
 use crate::support::pty::Terminal;
-use crate::support::wait::{SOON, until, until_true};
+use crate::support::wait::{SOON, until_true};
 
 fn line(builder: &Builder) -> String {
     let quoted = |word: &String| format!("'{}'", word.replace('\'', r"'\''"));
@@ -14,6 +14,13 @@ fn line(builder: &Builder) -> String {
 
 fn stopped(pid: i32) -> bool {
     proc::state(pid) == Some('T')
+}
+
+/// The grandparent of the worker: whose environment cannot be read by all.
+fn attach_of(pod: &Pod, token: i64) -> i32 {
+    let worker = pod.scene.log.processes(token)[0];
+    let attach = proc::parent(worker).and_then(proc::parent);
+    attach.expect("the worker has a guard, which has a parent")
 }
 
 #[test]
@@ -28,7 +35,7 @@ fn what_is_typed_is_the_workers_and_attach_follows_it() {
     terminal.type_text("\x03");
     terminal.wait("signal 02");
     assert!(!terminal.screen().contains("stopping"));
-    let attach = terminal.named("leasewrap")[0];
+    let attach = attach_of(&pod, token);
     crate::support::sys::kill(attach, libc::SIGKILL);
     // The guard goes on until then, and the terminal takes all with it.
     serve.wait_event("released");
@@ -37,9 +44,7 @@ fn what_is_typed_is_the_workers_and_attach_follows_it() {
     let terminal = Terminal::bash();
     terminal.line(&line(&pod.witness(&[])));
     let token = pod.scene.log.wait_newer(token, SOON);
-    let attach = until("attach", SOON, || {
-        terminal.named("leasewrap").first().copied()
-    });
+    let attach = attach_of(&pod, token);
     let worker = pod.scene.log.processes(token)[0];
     terminal.wait("the worker runs");
     terminal.type_text("\x1a");
