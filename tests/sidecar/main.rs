@@ -9,6 +9,7 @@ mod support;
 mod scene;
 
 mod attach_faults;
+mod chaos;
 mod containers;
 mod ends;
 mod orders;

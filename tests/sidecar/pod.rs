@@ -32,6 +32,13 @@ impl Pod {
         }
     }
 
+    /// Another pod with the same lease.
+    pub fn beside(other: &Self) -> Self {
+        let mut pod = Self::new(&other.scene.fault, other.scene.ttl(1.0));
+        pod.scene.name.clone_from(&other.scene.name);
+        pod
+    }
+
     pub fn socket(&self) -> &Path {
         &self.socket
     }
