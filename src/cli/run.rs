@@ -304,7 +304,7 @@ fn config(options: &RunOptions, guard: &GuardFrom) -> Config {
         precheck: options.hooks.precheck.is_some(),
         attached: match guard {
             GuardFrom::Child(_) => false,
-            GuardFrom::Socket(_) => true,
+            GuardFrom::Socket(..) => true,
         },
     }
 }

@@ -38,7 +38,7 @@ fn prepare(options: &ServeOptions) -> Result<Prepared, Refused> {
         store,
         started: Started {
             claims,
-            guard: GuardFrom::Socket(listening),
+            guard: GuardFrom::Socket(listening, options.mode),
             watchdog: None,
         },
         listener,

@@ -15,8 +15,9 @@ use crate::wire::ToGuard;
 pub enum GuardFrom {
     /// It was started.
     Child(GuardProcess),
-    /// It is waited for, and comes over this socket.
-    Socket(Listening),
+    /// It is waited for, and comes over this socket, which has this mode
+    /// whenever it has to be made anew.
+    Socket(Listening, Option<u32>),
 }
 
 /// A [`Link`] or an [`Attached`].
@@ -30,7 +31,9 @@ impl AnyLink {
     pub(super) fn new(from: GuardFrom) -> Result<Self> {
         Ok(match from {
             GuardFrom::Child(guard) => Self::Child(Box::new(Link::new(guard)?)),
-            GuardFrom::Socket(listening) => Self::Attached(Box::new(Attached::new(listening)?)),
+            GuardFrom::Socket(listening, mode) => {
+                Self::Attached(Box::new(Attached::new(listening, mode)?))
+            }
         })
     }
 

@@ -74,9 +74,9 @@ impl Attached {
     ///
     /// # Errors
     /// When the socket cannot be watched.
-    pub fn new(listening: Listening) -> Result<Self> {
+    pub fn new(listening: Listening, mode: Option<u32>) -> Result<Self> {
         let (let_in, guests) = mpsc::channel(GUESTS);
-        let door = Door::new(listening, let_in)?;
+        let door = Door::new(listening, mode, let_in)?;
         drop(tokio::spawn(door.keep()));
         Ok(Self {
             guests,

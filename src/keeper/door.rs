@@ -80,7 +80,7 @@ pub struct Door {
     listening: Option<Listening>,
     ready: Option<AsyncFd<OwnedFd>>,
     path: std::path::PathBuf,
-    mode: u32,
+    mode: Option<u32>,
     guests: mpsc::Sender<Guest>,
     greetings: JoinSet<std::result::Result<(), (Option<Peer>, Refused)>>,
     oldest: VecDeque<AbortHandle>,
@@ -92,15 +92,20 @@ pub struct Door {
 }
 
 impl Door {
-    /// Of a socket that listens; whoever may come in goes to `guests`.
+    /// Of a socket that listens, and was given this mode; whoever may come in
+    /// goes to `guests`.
     ///
     /// # Errors
     /// When it cannot be watched.
-    pub fn new(listening: Listening, guests: mpsc::Sender<Guest>) -> Result<Self> {
+    pub fn new(
+        listening: Listening,
+        mode: Option<u32>,
+        guests: mpsc::Sender<Guest>,
+    ) -> Result<Self> {
         Ok(Self {
             ready: Some(readiness::watch(listening.as_fd(), Interest::READABLE)?),
             path: listening.path().to_owned(),
-            mode: listening.mode(),
+            mode,
             listening: Some(listening),
             guests,
             greetings: JoinSet::new(),

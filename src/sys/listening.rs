@@ -3,7 +3,7 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -86,46 +86,44 @@ pub enum File {
 
 impl Listening {
     /// Listens at `path`. A file that a process has left there that lives no
-    /// more is replaced, and nothing else is.
+    /// more is replaced, and nothing else is. Without a `mode` whoever may
+    /// write to the directory may connect: they could put a socket of their
+    /// own there as well.
     ///
     /// # Errors
     /// [`SocketError`].
-    pub fn bind(path: &Path, mode: u32) -> Result<Self, SocketError> {
+    pub fn bind(path: &Path, mode: Option<u32>) -> Result<Self, SocketError> {
         let address = address(path)?;
         let failed = |what| {
-            move |source: Errno| SocketError::Io {
-                what,
-                path: path.to_owned(),
-                source: source.into(),
-            }
-        };
-        let socket = new_socket().map_err(failed("create a socket for"))?;
-        // The file gets the mode of the unbound socket, less the umask
-        // (`unix_bind` in net/unix/af_unix.c): it is never open to more than
-        // it is to be open to.
-        let bits = Mode::from_bits_truncate(mode);
-        fchmod(socket.as_fd(), bits).map_err(failed("set the mode of"))?;
-        match bind(socket.as_raw_fd(), &address) {
-            Ok(()) => {}
-            Err(Errno::EADDRINUSE) => {
-                remove_dead(path, &address)?;
-                bind(socket.as_raw_fd(), &address).map_err(failed("listen on"))?;
-            }
-            Err(error) => return Err(failed("listen on")(error)),
-        }
-        let io_failed = |what| {
-            move |source| SocketError::Io {
+            move |source: io::Error| SocketError::Io {
                 what,
                 path: path.to_owned(),
                 source,
             }
         };
-        // What the umask has taken.
+        let socket = new_socket().map_err(|errno| failed("create a socket for")(errno.into()))?;
+        // The file gets the mode of the unbound socket, less the umask
+        // (`unix_bind` in net/unix/af_unix.c): it is never open to more than
+        // it is to be open to.
+        fchmod(socket.as_fd(), Mode::S_IRUSR | Mode::S_IWUSR)
+            .map_err(|errno| failed("set the mode of")(errno.into()))?;
+        match bind(socket.as_raw_fd(), &address) {
+            Err(Errno::EADDRINUSE) => {
+                remove_dead(path, &address)?;
+                bind(socket.as_raw_fd(), &address)
+            }
+            bound => bound,
+        }
+        .map_err(|errno| failed("listen on")(errno.into()))?;
+        let mode = match mode {
+            Some(mode) => mode,
+            None => mode_by_directory(path).map_err(failed("look at the directory of"))?,
+        };
         fs::set_permissions(path, Permissions::from_mode(mode))
-            .map_err(io_failed("set the mode of"))?;
-        let made = fs::symlink_metadata(path).map_err(io_failed("look at"))?;
+            .map_err(failed("set the mode of"))?;
+        let made = fs::symlink_metadata(path).map_err(failed("look at"))?;
         let backlog = Backlog::new(BACKLOG).unwrap_or(Backlog::MAXCONN);
-        listen(&socket, backlog).map_err(failed("listen on"))?;
+        listen(&socket, backlog).map_err(|errno| failed("listen on")(errno.into()))?;
         Ok(Self {
             socket,
             path: path.to_owned(),
@@ -137,11 +135,6 @@ impl Listening {
     /// Where.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// The mode of its file.
-    pub fn mode(&self) -> u32 {
-        self.mode
     }
 
     /// Whoever waits to be let in; `None` when nobody does.
@@ -233,6 +226,32 @@ fn address(path: &Path) -> Result<UnixAddr, SocketError> {
     })
 }
 
+/// The mode of a socket that is for those who may write to its directory,
+/// which is given to the directory's group where it is for that.
+fn mode_by_directory(path: &Path) -> io::Result<u32> {
+    const ALL_OF_IT: u32 = 0o3;
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    };
+    let found = fs::metadata(directory)?;
+    let mode = found.mode();
+    // With the sticky bit only the owner can replace it.
+    if mode & libc::S_ISVTX != 0 {
+        return Ok(0o600);
+    }
+    let everybody = if mode & ALL_OF_IT == ALL_OF_IT {
+        0o006
+    } else {
+        0
+    };
+    let is_for_group = mode >> 3 & ALL_OF_IT == ALL_OF_IT
+        && (fs::symlink_metadata(path)?.gid() == found.gid()
+            || chown(path, None, Some(found.gid())).is_ok());
+    let group = if is_for_group { 0o060 } else { 0 };
+    Ok(0o600 | group | everybody)
+}
+
 /// Removes the socket of a process that lives no more.
 fn remove_dead(path: &Path, address: &UnixAddr) -> Result<(), SocketError> {
     let failed = |what| {
@@ -269,34 +288,54 @@ mod tests {
     fn a_dead_socket_is_replaced_a_live_one_is_not_and_a_file_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let first = Listening::bind(&path, 0o620).unwrap();
+        let first = Listening::bind(&path, Some(0o620)).unwrap();
         assert_eq!(first.file(), File::Ours);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o620);
-        let refused = Listening::bind(&path, 0o600).unwrap_err();
+        let refused = Listening::bind(&path, None).unwrap_err();
         assert!(matches!(refused, SocketError::InUse { .. }), "{refused}");
         fs::remove_file(&path).unwrap();
         assert_eq!(first.file(), File::Gone);
         // As SIGKILL leaves it: a file, and nobody behind it.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let second = Listening::bind(&path, 0o600).unwrap();
+        let second = Listening::bind(&path, None).unwrap();
         drop(first);
         assert_eq!(second.file(), File::Ours);
         drop(second);
         assert!(!path.exists());
         fs::write(&path, "precious").unwrap();
-        let refused = Listening::bind(&path, 0o600).unwrap_err();
+        let refused = Listening::bind(&path, None).unwrap_err();
         assert!(matches!(refused, SocketError::Foreign { .. }), "{refused}");
         assert!(path.exists());
         let long = dir.path().join("x".repeat(120));
-        let refused = Listening::bind(&long, 0o600).unwrap_err();
+        let refused = Listening::bind(&long, None).unwrap_err();
         assert!(matches!(refused, SocketError::TooLong { .. }), "{refused}");
+    }
+
+    #[test]
+    fn whoever_may_write_to_the_directory_may_connect() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        for (directory, expected) in [
+            (0o700, 0o600),
+            (0o755, 0o600),
+            (0o770, 0o660),
+            (0o777, 0o666),
+            (0o1777, 0o600),
+            (0o702, 0o600),
+        ] {
+            fs::set_permissions(dir.path(), Permissions::from_mode(directory)).unwrap();
+            let listening = Listening::bind(&path, None).unwrap();
+            let mode = fs::metadata(&path).unwrap().mode() & 0o7777;
+            assert_eq!(mode, expected, "{directory:o}");
+            assert_eq!(listening.file(), File::Ours);
+        }
     }
 
     #[test]
     fn both_know_who_is_there() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let listening = Listening::bind(&path, 0o600).unwrap();
+        let listening = Listening::bind(&path, None).unwrap();
         assert!(listening.accept().unwrap().is_none());
         let (ours, owner) = connect_to(&path).unwrap();
         let theirs = listening.accept().unwrap().unwrap();

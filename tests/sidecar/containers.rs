@@ -57,7 +57,6 @@ fn two_containers_of_a_pod() {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o2770);
     std::fs::set_permissions(shared, mode).unwrap();
     let serve = subcommand("serve", pod.socket())
-        .option("--socket-mode", "0660")
         .option("--db", &format!("sqlite:{private}/db"))
         .option("--name", &pod.scene.name)
         .ttl("3s");

@@ -11,7 +11,15 @@ use crate::support::server::shared;
 #[test]
 fn its_mode_is_what_was_asked_for_whatever_the_umask() {
     let pod = Pod::new("sidecar-mode", LONG);
-    for (asked, mode) in [(None, 0o600), (Some("0660"), 0o660), (Some("666"), 0o666)] {
+    let directory = pod.socket().parent().unwrap();
+    for (open, asked, mode) in [
+        (0o777, None, 0o666),
+        (0o755, None, 0o600),
+        (0o1777, None, 0o600),
+        (0o777, Some("0600"), 0o600),
+        (0o755, Some("666"), 0o666),
+    ] {
+        std::fs::set_permissions(directory, PermissionsExt::from_mode(open)).unwrap();
         let serve = match asked {
             Some(asked) => pod.serve().option("--socket-mode", asked),
             None => pod.serve(),
@@ -117,7 +125,7 @@ fn attach_says_what_keeps_it_from_serve() {
     assert!(ended.says(&["waiting for serve", "refused"]), "{ended:?}");
     if nix::unistd::geteuid().is_root() {
         std::fs::remove_file(pod.socket()).unwrap();
-        let _serve = pod.serve().spawn();
+        let _serve = pod.serve().option("--socket-mode", "0600").spawn();
         listens(pod.socket());
         let other = [
             "setpriv",

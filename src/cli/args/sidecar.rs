@@ -37,26 +37,28 @@ says a final no. After TERM, INT or QUIT it stops the worker first, and ends
 with the worker's own exit code, or with 128+N where none ran.
 
 Examples:
-  leasewrap serve --socket /run/leasewrap/s --socket-mode 0660 \\
+  leasewrap serve --socket /run/leasewrap/s \\
       --db-file /etc/leasewrap.url --name mailer --listen 8080
   leasewrap attach --socket /run/leasewrap/s -- ./mailer --queue out")]
 pub struct ServeArgs {
     #[command(flatten)]
     socket: SocketArgs,
 
-    /// Who may attach: the mode of the socket's file
+    /// Mode of the socket's file [default: whoever may write to the directory]
     ///
-    /// Connecting needs the right to write. 0660 lets the file's group in: in
-    /// a pod with fsGroup that is every container's; 0666 everybody who
-    /// reaches the directory.
+    /// Connecting needs the right to write: 0600 is for the same user alone,
+    /// 0660 for the file's group too, 0666 for everybody who reaches it.
+    /// Without this option the directory decides, since whoever may write
+    /// there could put another socket in its place (and with the sticky bit,
+    /// nobody but the owner).
     #[arg(
         long,
         value_name = "MODE",
         env = "LEASEWRAP_SOCKET_MODE",
         hide_env_values = true
     )]
-    #[arg(default_value = "0600", value_parser = socket_mode, help_heading = "Socket")]
-    socket_mode: u32,
+    #[arg(value_parser = socket_mode, help_heading = "Socket")]
+    socket_mode: Option<u32>,
 
     #[command(flatten)]
     keep: KeepArgs,
@@ -126,8 +128,8 @@ pub struct AttachArgs {
 pub struct ServeOptions {
     /// Where.
     pub socket: PathBuf,
-    /// The mode of its file.
-    pub mode: u32,
+    /// The mode of its file; `None` to have the directory decide.
+    pub mode: Option<u32>,
     /// Everything else; it has no command, and nothing that `serve` has no
     /// option for.
     pub run: RunOptions,

@@ -429,7 +429,10 @@ fn the_two_halves_have_their_own_options() {
         &[("LEASEWRAP_SOCKET", "/s"), ("LEASEWRAP_SOCKET_MODE", "660")],
     )
     .unwrap();
-    assert_eq!((options.mode, options.run.name.as_str()), (0o660, "n"));
+    assert_eq!(
+        (options.mode, options.run.name.as_str()),
+        (Some(0o660), "n")
+    );
     assert_eq!(options.socket, std::path::Path::new("/s"));
     assert!(options.run.wait.is_none() && !options.run.rejoin);
     let said = serve(&["--db", DB], &[]).unwrap_err().to_string();
