@@ -33,6 +33,10 @@ pub fn main(args: Vec<OsString>) -> i32 {
         Role::Leasewrap => cli::main(&args),
         Role::Guard(start) => return guard::run(start),
         Role::Releaser(task) => keeper::releaser::run(&task),
+        Role::Probe(task) => {
+            task.run(&[]);
+            0
+        }
         Role::Broken => exit::FAILED,
     };
     code.into()

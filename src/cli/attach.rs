@@ -8,7 +8,7 @@ use crate::lease::attach::How;
 use crate::lease::keeper::event::Outcome;
 use crate::lease::timing::Rounded;
 use crate::sys::listening::{self, SocketError};
-use crate::sys::{SysError, inherited, signals};
+use crate::sys::{SysError, inherited, namespace, signals};
 use crate::telemetry::{LAST, Telemetry};
 use crate::wire::{NotStarted, WorkerEnd};
 
@@ -29,7 +29,7 @@ impl AttachArgs {
             };
         }
         // Before a lease is thought of.
-        let setup = match run::setup(&options.command) {
+        let setup = match run::setup(&options.command, options.pid_namespace) {
             Ok(setup) => setup,
             Err(unusable) => {
                 super::say(&format!("leasewrap: cannot {unusable}"));
@@ -39,6 +39,12 @@ impl AttachArgs {
                     .of(&Outcome::NotStarted(NotStarted::Exec { errno }));
             }
         };
+        if options.pid_namespace
+            && let Err(why) = namespace_is_possible()
+        {
+            super::say(&format!("leasewrap: cannot {why}"));
+            return exit::FAILED;
+        }
         let settings = Settings {
             socket: options.socket.clone(),
             setup,
@@ -49,6 +55,13 @@ impl AttachArgs {
             Err(error) => run::failed(&error),
         }
     }
+}
+
+/// Tries it, before anybody waits for a lease.
+fn namespace_is_possible() -> Result<(), String> {
+    let probe = namespace::probe().map_err(|error| error.to_string())?;
+    let answer = probe.answer().map_err(|refusal| refusal.to_string());
+    answer.map(|_| ())
 }
 
 fn until_the_end(settings: Settings, options: &AttachOptions) -> Result<u8, SysError> {

@@ -3,8 +3,8 @@
 use clap::Subcommand;
 
 use super::{
-    args, break_, completions, doctor, history, init, man, pause, protect, resume, status,
-    step_down,
+    args, break_, completions, doctor, history, init, install, man, pause, protect, resume,
+    selftest, status, step_down,
 };
 
 macro_rules! commands {
@@ -49,6 +49,11 @@ commands! {
     Serve(Box<args::sidecar::ServeArgs>),
     /// Run a worker while serve, in another container, holds the lease
     Attach(args::sidecar::AttachArgs),
+    /// Cause faults against this database, and measure: never two workers
+    #[command(name = "selftest")]
+    SelfTest(selftest::SelfTest),
+    /// Copy this program to a directory
+    Install(install::Install),
     /// Print shell completions
     Completions(completions::Completions),
     /// Print or write man pages

@@ -16,7 +16,8 @@ use super::output::{Output, Paint, Tone, json};
 use super::print;
 use crate::exit;
 use crate::lease::ids::LeaseName;
-use judge::{Findings, Point, Verdict, judge};
+use crate::sys::namespace::{self, Way};
+use judge::{Containment, Findings, Point, Verdict, judge};
 
 /// Arguments of `leasewrap doctor`.
 #[derive(Debug, Args)]
@@ -39,6 +40,9 @@ pub struct Doctor {
     )]
     #[arg(value_parser = values::lease_name)]
     name: Option<LeaseName>,
+    /// Your run has --pid-namespace: it must be possible here
+    #[arg(long, env = "LEASEWRAP_PID_NAMESPACE", hide_env_values = true)]
+    pid_namespace: bool,
     /// For people or for machines
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     output: Output,
@@ -62,8 +66,12 @@ impl Doctor {
         };
         let limit = timing.call_timeout();
         let (name, output) = (self.name, self.output);
+        let containment = Containment {
+            wanted: self.pid_namespace,
+            possible: pid_namespace(),
+        };
         with_store(self.db, limit, Some(&probe), async |admins: &mut Admins| {
-            let findings = gather::gather(admins, name.as_ref()).await;
+            let findings = gather::gather(admins, name.as_ref(), containment).await;
             let report = Report::of(judge(&findings, &timing), &findings);
             let text = match output {
                 Output::Json => json(&report),
@@ -75,6 +83,12 @@ impl Doctor {
             })
         })
     }
+}
+
+/// Whether the worker could have a PID namespace.
+fn pid_namespace() -> Result<Way, String> {
+    let probe = namespace::probe().map_err(|error| error.to_string())?;
+    probe.answer().map_err(|refusal| refusal.why())
 }
 
 /// What is shown.

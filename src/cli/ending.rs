@@ -12,7 +12,8 @@ use crate::lease::time::BootInstant;
 use crate::sys::clock;
 use crate::telemetry::Telemetry;
 use crate::telemetry::ending::Ending;
-use crate::telemetry::transition::{self, Context};
+use crate::telemetry::live::Live;
+use crate::telemetry::transition::{self, Containment, Context};
 
 /// What has happened so far.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub struct Record {
     name: crate::lease::ids::LeaseName,
     began: BootInstant,
     rides_out: Duration,
+    containment: Containment,
     term: Option<Term>,
     acquired: Option<BootInstant>,
     /// What comes after it (hooks) is no part of the term.
@@ -35,6 +37,11 @@ impl Record {
             name: options.name.clone(),
             began: clock::now(),
             rides_out: options.timing.rides_out(),
+            containment: if options.pid_namespace {
+                Containment::PidNamespace
+            } else {
+                Containment::Tree
+            },
             term: None,
             acquired: None,
             given_back: None,
@@ -72,6 +79,7 @@ impl Record {
                 .map(|at| self.given_back.unwrap_or(now).saturating_since(at)),
             runs_out_in: self.runs_out_in,
             rides_out: self.rides_out,
+            containment: self.containment,
         }
     }
 }
@@ -81,12 +89,17 @@ impl Record {
 pub struct Teller<'a> {
     record: &'a mut Record,
     board: Board,
+    live: Live,
 }
 
 impl<'a> Teller<'a> {
     /// For one run.
-    pub fn new(record: &'a mut Record, board: Board) -> Self {
-        Self { record, board }
+    pub fn new(record: &'a mut Record, board: Board, live: Live) -> Self {
+        Self {
+            record,
+            board,
+            live,
+        }
     }
 }
 
@@ -124,12 +137,14 @@ impl Audience for Teller<'_> {
                 term: keeper.term().or(self.record.term.as_ref()),
                 now,
                 rides_out: self.record.rides_out,
+                containment: self.record.containment,
             },
         );
     }
 
     fn stepped(&mut self, keeper: &Keeper, now: BootInstant) {
         self.board.stepped(keeper, now);
+        self.live.stepped(keeper, now);
     }
 
     fn words(&self, outcome: &Outcome, now: BootInstant) -> String {

@@ -18,6 +18,7 @@ pub mod doctor;
 mod ending;
 pub mod history;
 pub mod init;
+pub mod install;
 pub mod man;
 pub mod named;
 pub mod output;
@@ -25,6 +26,7 @@ pub mod pause;
 pub mod protect;
 pub mod resume;
 mod run;
+pub mod selftest;
 mod serve;
 pub mod status;
 pub mod step_down;
@@ -58,6 +60,9 @@ pub fn main(arguments: &[OsString]) -> u8 {
     if let Err(error) = process::become_undumpable() {
         say(&format!("leasewrap: cannot {error}"));
         return crate::exit::FAILED;
+    }
+    if let Some(words) = selftest::witness::asked(arguments) {
+        return selftest::witness::run(words);
     }
     let parsed = args::parse(arguments, &|name| std::env::var_os(name));
     entry::hide_passwords();

@@ -54,6 +54,8 @@ pub(super) enum Refused {
     Listen(io::Error),
     /// 2 or 125.
     Socket(SocketError),
+    /// 2.
+    NotifySocket,
 }
 
 impl Refused {
@@ -70,6 +72,13 @@ impl Refused {
             }
             Self::Database(refused) => refused.tell(),
             Self::Failed(error) => failed(error),
+            Self::NotifySocket => {
+                super::say(
+                    "leasewrap: --pass-notify: NOTIFY_SOCKET is no socket's address (at most \
+                     108 bytes of UTF-8); unset it",
+                );
+                exit::USAGE
+            }
             Self::Listen(error) => {
                 let address = options.listen.as_ref().map(ToString::to_string);
                 let address = address.unwrap_or_default();
@@ -103,6 +112,7 @@ pub(super) struct Prepared {
     pub(super) store: StoreSettings,
     pub(super) started: Started,
     pub(super) listener: Option<Listener>,
+    pub(super) notify_socket: Option<String>,
 }
 
 /// What there is before there is any thread.
@@ -113,8 +123,9 @@ pub(super) struct Started {
 }
 
 fn prepare(options: &RunOptions) -> Result<Prepared, Refused> {
-    let setup = setup(&options.command).map_err(Refused::Command)?;
+    let setup = setup(&options.command, options.pid_namespace).map_err(Refused::Command)?;
     let store = store(options)?;
+    let notify_socket = notify_socket(options)?;
     let listener = listener(options)?;
     let started = start(options, &setup, &store).map_err(Refused::Failed)?;
     Ok(Prepared {
@@ -122,7 +133,21 @@ fn prepare(options: &RunOptions) -> Result<Prepared, Refused> {
         store,
         started,
         listener,
+        notify_socket,
     })
+}
+
+/// What `--pass-notify` hands on.
+fn notify_socket(options: &RunOptions) -> Result<Option<String>, Refused> {
+    let given = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty());
+    let Some(given) = given.filter(|_| options.pass_notify) else {
+        return Ok(None);
+    };
+    // `sun_path` holds as much (unix(7)).
+    match given.into_string() {
+        Ok(socket) if socket.len() <= 108 => Ok(Some(socket)),
+        Ok(_) | Err(_) => Err(Refused::NotifySocket),
+    }
 }
 
 /// The database, as a run speaks to it.
@@ -138,7 +163,7 @@ pub(super) fn listener(options: &RunOptions) -> Result<Option<Listener>, Refused
 }
 
 /// The command, its first word found as the worker will be executed.
-pub(super) fn setup(command: &[OsString]) -> Result<Setup, Unusable> {
+pub(super) fn setup(command: &[OsString], pid_namespace: bool) -> Result<Setup, Unusable> {
     let program = command.first().map_or(OsStr::new(""), OsString::as_os_str);
     let path = executable::find(program, std::env::var_os("PATH").as_deref())?;
     Ok(Setup {
@@ -147,6 +172,7 @@ pub(super) fn setup(command: &[OsString]) -> Result<Setup, Unusable> {
             .iter()
             .map(|argument| argument.as_bytes().to_vec())
             .collect(),
+        pid_namespace,
     })
 }
 
@@ -199,11 +225,24 @@ fn watchdog(options: &RunOptions) -> Result<Option<WatchdogSettings>, SysError> 
 }
 
 impl Prepared {
-    pub(super) fn run(self, options: RunOptions) -> u8 {
+    pub(super) fn run(mut self, options: RunOptions) -> u8 {
         let telemetry = match Telemetry::start(&options.log) {
             Ok(telemetry) => telemetry,
             Err(error) => return failed(&SysError::on("start the log")(error)),
         };
+        // As late as it may be, before anything is taken: the guard tries
+        // while all of the above is done.
+        if let GuardFrom::Child(guard) = &mut self.started.guard
+            && let Some(probe) = guard.take_probe()
+            && let Err(refusal) = probe.answer()
+        {
+            if let GuardFrom::Child(guard) = self.started.guard {
+                guard.dismiss();
+            }
+            telemetry.flush();
+            super::say(&format!("leasewrap: cannot {refusal}"));
+            return exit::FAILED;
+        }
         let mut record = Record::new(&options);
         match self.until_the_end(&options, &telemetry, &mut record) {
             Ok(outcome) => record.end(&telemetry, &options, &outcome),
@@ -232,6 +271,7 @@ impl Prepared {
             stop_to: options.stop_to,
             hooks: options.hooks.clone(),
             watchdog: self.started.watchdog,
+            notify_socket: self.notify_socket,
             pgoptions: options.pgoptions,
         };
         let name = options.name.clone();
@@ -251,7 +291,8 @@ impl Prepared {
             serve(listener, &board, metrics, telemetry)?;
         }
         notify(&runtime, &board)?;
-        let teller = Teller::new(record, board);
+        let live = telemetry.live(options.name.clone());
+        let teller = Teller::new(record, board, live);
         let outcome = runtime.block_on(keeper::run(
             settings,
             store,

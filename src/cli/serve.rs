@@ -34,6 +34,7 @@ fn prepare(options: &ServeOptions) -> Result<Prepared, Refused> {
         setup: Setup {
             path: Vec::new(),
             arguments: Vec::new(),
+            pid_namespace: false,
         },
         store,
         started: Started {
@@ -42,5 +43,6 @@ fn prepare(options: &ServeOptions) -> Result<Prepared, Refused> {
             watchdog: None,
         },
         listener,
+        notify_socket: None,
     })
 }

@@ -16,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::exit;
 use crate::lease::guard::{Event, Guard, KeeperLoss};
 use crate::sys::memfd::Setup;
+use crate::sys::namespace::Namespace;
 use crate::sys::process::{self, Change, Waited};
 use crate::sys::role::GuardStart;
 use crate::sys::signals::{self, ChildSignals};
@@ -58,6 +59,8 @@ struct Running {
     self_wake: SelfWake,
     self_kill: SelfKill,
     worker: Option<Worker>,
+    /// What the tree lives in, with `--pid-namespace`, until its init is reaped.
+    namespace: Option<Namespace>,
     sweep: Option<Sweep>,
     /// A round of the sweep is due.
     round_due: bool,
@@ -68,9 +71,12 @@ struct Running {
 }
 
 impl Running {
-    fn set_up(given: GuardStart) -> Result<Self, SysError> {
+    fn set_up(mut given: GuardStart) -> Result<Self, SysError> {
         signals::ignore_all_but_faults();
         process::become_subreaper()?;
+        if let Some(probe) = given.probe.take() {
+            probe.run(&given.kept);
+        }
         let hello = Hello {
             version: VERSION,
             time_namespace: clock::time_namespace(),
@@ -86,6 +92,7 @@ impl Running {
             self_wake: SelfWake::new()?,
             self_kill: SelfKill::new()?,
             worker: None,
+            namespace: None,
             sweep: None,
             round_due: false,
             killed: 0,
@@ -264,6 +271,9 @@ impl Running {
 
     /// What has become of a child is reported where the child is the worker.
     fn report_change(&mut self, pid: i32, change: Change, events: &mut VecDeque<Event>) {
+        if let Change::Exited(_) | Change::Killed(_) = change {
+            self.namespace.take_if(|namespace| namespace.init() == pid);
+        }
         if self.worker.as_ref().is_none_or(|worker| worker.pid != pid) {
             return;
         }
@@ -278,6 +288,9 @@ impl Running {
         events.push_back(Event::WorkerEnded(end));
         // The number is free for another process from here on.
         self.worker = None;
+        if let Some(namespace) = &self.namespace {
+            namespace.worker_has_ended();
+        }
     }
 
     /// A round of the sweep; it reaps as it goes.

@@ -6,6 +6,7 @@ use super::Running;
 use crate::exit;
 use crate::lease::guard::{Action, Event, Keeper};
 use crate::lease::time::BootInstant;
+use crate::sys::namespace::Namespace;
 use crate::sys::socket::{Channel, Sent};
 use crate::sys::tree::{Sweep, stop_tree};
 use crate::sys::worker::fork_worker;
@@ -47,10 +48,10 @@ impl Running {
                 to: StopTo::Tree,
             } => {
                 // Whom it reached is known to who asked for it.
-                let _ = stop_tree(signal, self.kill_at());
+                let _ = stop_tree(signal, self.kill_at(), self.init());
             }
             Action::StopLeftBehind { signal } => {
-                let processes = stop_tree(signal, self.kill_at()).names;
+                let processes = stop_tree(signal, self.kill_at(), self.init()).names;
                 if !processes.is_empty() {
                     self.send(&FromGuard::LeftBehind { processes });
                 }
@@ -70,6 +71,11 @@ impl Running {
         }
     }
 
+    /// The tree's own init, where it has one: neither stopped nor counted.
+    fn init(&self) -> Option<i32> {
+        self.namespace.as_ref().map(Namespace::init)
+    }
+
     fn send(&mut self, frame: &FromGuard) {
         if !self.machine.has_lost_keeper() {
             self.outbox.send(&self.given.channel, frame);
@@ -79,15 +85,16 @@ impl Running {
     fn fork(&mut self, start: &Start) -> Event {
         let inherited = inherited::get();
         let forked = match &self.setup {
-            Ok(setup) => fork_worker(setup, start, inherited),
+            Ok(setup) => fork_worker(setup, start, inherited, &self.given.kept),
             Err(error) => {
                 let message = error.to_string();
                 return Event::NotForked { message };
             }
         };
         match forked {
-            Ok(worker) => {
+            Ok(mut worker) => {
                 let pid = worker.pid;
+                self.namespace = worker.namespace.take();
                 self.worker = Some(worker);
                 // Before it runs: a pipe must close when the worker closes
                 // it, and one kill by group must not hit both of us.
@@ -116,7 +123,12 @@ impl Running {
     /// due, right after the events at hand.
     fn kill_tree(&mut self) {
         match &mut self.sweep {
-            None => self.sweep = Some(Sweep::new(&[])),
+            None => {
+                self.sweep = Some(match self.init() {
+                    Some(init) => Sweep::of_namespace(init),
+                    None => Sweep::new(&[]),
+                });
+            }
             Some(sweep) => {
                 let unkillable = sweep.unkillable();
                 sweep.start_over();

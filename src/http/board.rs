@@ -8,8 +8,11 @@ use crate::keeper::Audience;
 use crate::lease::ids::LeaseName;
 use crate::lease::keeper::event::{GivenBack, StopCause, Transition};
 use crate::lease::keeper::{Config, Keeper, Phase};
-use crate::lease::record::Record;
+use crate::lease::record::{Loss, Record};
 use crate::lease::time::BootInstant;
+
+/// Why a lease is lost when no renewal comes through.
+const DEADLINE: &str = "deadline";
 
 /// What the keeper tells, for whoever looks.
 #[derive(Debug)]
@@ -20,6 +23,8 @@ pub struct Board {
     waiting: BootInstant,
     /// When the lease was lost, until the tree is gone.
     killing: Option<BootInstant>,
+    /// When the tree was told to stop, and why, until it is gone.
+    stopping: Option<(BootInstant, &'static str)>,
     /// Why the term ends has been told, and with it whether leasewrap ends.
     end_told: bool,
     /// The poll that was looked at last.
@@ -53,6 +58,7 @@ impl Board {
             metrics,
             waiting: now,
             killing: None,
+            stopping: None,
             end_told: false,
             looked: None,
         }
@@ -106,6 +112,23 @@ impl Board {
         }
     }
 
+    /// The tree is gone: how long that took.
+    fn gone(&mut self, keeper: &Keeper, now: BootInstant) {
+        let mut killing = self.killing.take();
+        if let Some((since, cause)) = self.stopping.take() {
+            let took = now.saturating_since(since);
+            self.count(|metrics, place| metrics.stopped(place, cause, took));
+            // Whoever was left then got SIGKILL.
+            let patience = keeper.config().timing.stop_timeout();
+            if cause != DEADLINE && took >= patience {
+                killing = killing.or(Some(since + patience));
+            }
+        }
+        if let Some(since) = killing {
+            self.count(|metrics, place| metrics.killed(place, now.saturating_since(since)));
+        }
+    }
+
     fn acquired(&mut self, transition: &Transition, now: BootInstant) {
         let Transition::Acquired { term, .. } = transition else {
             return;
@@ -133,11 +156,17 @@ impl Audience for Board {
             Transition::Renewed { late: Some(_), .. } => self.count(Metrics::renewed_late),
             Transition::Stopping(cause) => {
                 self.end_told = true;
+                self.stopping.get_or_insert((now, cause.name()));
                 let stays = rejoin && !matches!(cause, StopCause::Signal(_));
                 self.note(|snapshot| snapshot.ending = !stays);
             }
-            Transition::Lost { .. } => {
+            Transition::Losing { .. } => {
+                self.stopping.get_or_insert((now, DEADLINE));
+            }
+            Transition::Lost { loss } => {
                 self.killing = Some(now);
+                let cause = loss.as_ref().map_or(DEADLINE, Loss::name);
+                self.count(|metrics, place| metrics.lost(place, cause));
                 self.end_told = true;
                 self.note(|snapshot| {
                     snapshot.ending = !rejoin;
@@ -160,7 +189,6 @@ impl Audience for Board {
             | Transition::Renewed { late: None, .. }
             | Transition::CallFailed { .. }
             | Transition::IncarnationChanged { .. }
-            | Transition::Losing { .. }
             | Transition::Released {
                 result: GivenBack::NotOurs | GivenBack::RunsOut { .. },
                 ..
@@ -178,8 +206,8 @@ impl Audience for Board {
                 self.waiting = now;
             }
             let alive = matches!(phase, Phase::Starting | Phase::Holding | Phase::Stopping);
-            if !alive && let Some(since) = self.killing.take() {
-                self.count(|metrics, place| metrics.killed(place, now.saturating_since(since)));
+            if !alive {
+                self.gone(keeper, now);
             }
         }
         self.look(keeper);

@@ -71,6 +71,20 @@ struct KindLabels {
     kind: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabels {
+    name: String,
+    slot: String,
+    cause: &'static str,
+}
+
+impl CauseLabels {
+    fn new(place: &Place, cause: &'static str) -> Self {
+        let Place { name, slot } = place.clone();
+        Self { name, slot, cause }
+    }
+}
+
 type Seconds = Gauge<f64, AtomicU64>;
 type Counts = Family<Place, Counter>;
 
@@ -83,6 +97,8 @@ pub struct Metrics {
     holder_changes: Counts,
     waits: Family<Place, Histogram>,
     kills: Family<Place, Histogram>,
+    stops: Family<CauseLabels, Histogram>,
+    losses: Family<CauseLabels, Counter>,
     late_renewals: Counts,
     /// These follow the snapshot when somebody looks.
     shown: Shown,
@@ -128,6 +144,8 @@ impl Metrics {
             holder_changes: Family::default(),
             waits: Family::new_with_constructor(long),
             kills: Family::new_with_constructor(short),
+            stops: Family::new_with_constructor(short),
+            losses: Family::default(),
             late_renewals: Family::default(),
             shown: Shown::default(),
         };
@@ -161,6 +179,16 @@ impl Metrics {
             "kills_seconds",
             "How long it took to kill the worker's tree",
             self.kills.clone(),
+        );
+        all.register(
+            "stops_seconds",
+            "From the stop signal until the worker's tree was gone, by cause",
+            self.stops.clone(),
+        );
+        all.register(
+            "losses",
+            "Leases that were lost, by cause",
+            self.losses.clone(),
         );
         all.register(
             "late_renewals",
@@ -236,7 +264,22 @@ impl Metrics {
             .observe(waited.as_secs_f64());
     }
 
-    /// The lease was lost, and the tree was gone so long after.
+    /// The worker's tree was told to stop, and gone so long after.
+    pub fn stopped(&self, place: &Place, cause: &'static str, took: Duration) {
+        self.stops
+            .get_or_create(&CauseLabels::new(place, cause))
+            .observe(took.as_secs_f64());
+    }
+
+    /// The lease was lost.
+    pub fn lost(&self, place: &Place, cause: &'static str) {
+        self.losses
+            .get_or_create(&CauseLabels::new(place, cause))
+            .inc();
+    }
+
+    /// The tree got SIGKILL (the lease was lost, or it did not stop in time),
+    /// and was gone so long after.
     pub fn killed(&self, place: &Place, took: Duration) {
         self.kills.get_or_create(place).observe(took.as_secs_f64());
     }
@@ -322,6 +365,8 @@ mod tests {
         metrics.holder_changed(&place);
         metrics.waited(&place, Duration::from_secs(40));
         metrics.killed(&place, Duration::from_millis(2));
+        metrics.stopped(&place, "signal", Duration::from_millis(70));
+        metrics.lost(&place, "deadline");
         metrics.renewed_late(&place);
         let text = metrics.text(&snapshot, at(100), 4);
         for line in [
@@ -331,6 +376,8 @@ mod tests {
             "leasewrap_database_calls_total{name=\"job\",slot=\"0\",kind=\"renew\",result=\"granted\"} 1",
             "leasewrap_database_call_seconds_count{name=\"job\",slot=\"0\",kind=\"renew\"} 1",
             "leasewrap_kills_seconds_count{name=\"job\",slot=\"0\"} 1",
+            "leasewrap_stops_seconds_count{name=\"job\",slot=\"0\",cause=\"signal\"} 1",
+            "leasewrap_losses_total{name=\"job\",slot=\"0\",cause=\"deadline\"} 1",
             "leasewrap_log_lines_dropped{name=\"job\",slot=\"0\"} 4",
             "# EOF",
         ] {

@@ -81,6 +81,8 @@ pub struct Settings {
     pub hooks: HookSettings,
     /// `--worker-watchdog`.
     pub watchdog: Option<WatchdogSettings>,
+    /// `--pass-notify`: the caller's `NOTIFY_SOCKET`, where there is one.
+    pub notify_socket: Option<String>,
 }
 
 /// Who is told what happens: the log, and whatever else shows it. Must never

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 
 use super::any_link::{AnyLink, GuardFrom};
-use super::watchdog::{Pace, Watchdog};
+use super::watchdog::Pace;
 use super::{Audience, Loop, now, start_guard};
 use crate::lease::keeper::event::{Command, Event, GuardEvent, StopCause, Transition};
 use crate::lease::record::{Acquired, Fault, Term, Unknown};
 use crate::lease::time::BootInstant;
 use crate::store::Store;
 use crate::sys::SysError;
-use crate::wire::{PgOptions, Start, ToGuard};
+use crate::wire::{PgOptions, Start, ToGuard, Variable};
 
 impl<S, B, A> Loop<S, B, A>
 where
@@ -95,10 +95,16 @@ where
             stop_signal: self.settings.stop_signal,
             stop_to: self.settings.stop_to,
             stop_timeout: timing.stop_timeout(),
-            variables: self
-                .watchdog
-                .as_ref()
-                .map_or_else(Vec::new, Watchdog::variables),
+            variables: self.variables(),
+        }
+    }
+
+    /// What else the worker's environment says.
+    fn variables(&self) -> Vec<Variable> {
+        match (&self.watchdog, &self.settings.notify_socket) {
+            (Some(watchdog), _) => watchdog.variables(),
+            (None, Some(socket)) => vec![Variable::text("NOTIFY_SOCKET", socket)],
+            (None, None) => Vec::new(),
         }
     }
 

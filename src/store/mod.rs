@@ -11,6 +11,7 @@ mod columns;
 mod deadline;
 mod mailbox;
 pub mod postgres;
+pub mod selftest;
 pub mod settings;
 pub mod sqlite;
 mod template;

@@ -105,6 +105,28 @@ pub fn hide_passwords() {
     }
 }
 
+/// Overwrites the first argument, as the kernel shows it, by a name that is no
+/// longer; for a forked process that is somebody else. Async-signal-safe.
+pub(super) fn show_as(name: &CStr) {
+    let room = LENGTHS.get().and_then(|lengths| lengths.first());
+    let name = name.to_bytes();
+    let Some(room) = room.filter(|room| **room >= name.len()) else {
+        return;
+    };
+    // SAFETY: as in `hide_passwords`; what is left of the old name becomes
+    // NULs, so that it ends where the new one does.
+    let text = unsafe {
+        let first = *ARGUMENTS.load(Ordering::Relaxed);
+        std::slice::from_raw_parts_mut(first.cast::<u8>(), *room)
+    };
+    for (place, byte) in text
+        .iter_mut()
+        .zip(name.iter().chain(std::iter::repeat(&0)))
+    {
+        *place = *byte;
+    }
+}
+
 /// Executes this program anew in this process, with these arguments, this
 /// environment, and what the caller gave: so a leasewrap that stands by again
 /// (`--rejoin`) can start its next guard before any thread exists. The

@@ -7,11 +7,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use super::child::{Forked, Image, end_child, fork};
 use super::inherited::Inherited;
 use super::memfd::{ReleaseFile, Setup, SetupFile};
+use super::namespace::Probe;
 use super::process::{self, Change, Waited};
 use super::role::{GUARD_NAME, GUARD_VARIABLE};
 use super::socket::Channel;
-use super::{Result, SysError, environment};
+use super::{Result, SysError, clock, environment};
 use crate::exit;
+use crate::wire::{Hello, ToGuard, VERSION};
 
 /// A guard that was started.
 #[derive(Debug)]
@@ -19,6 +21,7 @@ pub struct GuardProcess {
     pid: i32,
     handle: OwnedFd,
     channel: Channel,
+    probe: Option<Probe>,
 }
 
 /// How the guard's process is.
@@ -60,20 +63,28 @@ pub fn spawn(
     setup: &Setup,
     release: &ReleaseFile,
 ) -> Result<GuardProcess> {
+    let (probe, report) = setup
+        .pid_namespace
+        .then(Probe::by_other)
+        .transpose()?
+        .unzip();
     let setup = SetupFile::create(setup)?;
     let (channel, theirs) = Channel::pair()?;
-    let handed_down = [
-        theirs.as_raw_fd(),
-        setup.as_fd().as_raw_fd(),
-        release.as_fd().as_raw_fd(),
-    ];
-    let [socket, setup_fd, release_fd] = handed_down;
+    let [socket, setup_fd, release_fd] =
+        [theirs.as_fd(), setup.as_fd(), release.as_fd()].map(|fd| fd.as_raw_fd());
     let keeper = std::process::id();
-    let named = format!("socket={socket},setup={setup_fd},release={release_fd},keeper={keeper}");
+    let mut named =
+        format!("socket={socket},setup={setup_fd},release={release_fd},keeper={keeper}");
+    let mut handed_down = vec![socket, setup_fd, release_fd];
+    if let Some(report) = &report {
+        named.push_str(&format!(",report={}", report.as_raw_fd()));
+        handed_down.push(report.as_raw_fd());
+    }
     let image = image(program, environment::for_guard(), &named);
-    fork_guard(image, channel, &handed_down, inherited, || {
+    let guard = fork_guard(image, channel, &handed_down, inherited, || {
         inherited.hand_down();
-    })
+    })?;
+    Ok(GuardProcess { probe, ..guard })
 }
 
 /// Starts the guard of `attach`. It has nothing to release: when the process
@@ -173,6 +184,7 @@ fn fork_guard(
         pid,
         handle,
         channel,
+        probe: None,
     })
 }
 
@@ -180,6 +192,12 @@ impl GuardProcess {
     /// Its process id.
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// With `--pid-namespace`: whether it is possible. To be asked before
+    /// anything is taken, and once.
+    pub fn take_probe(&mut self) -> Option<Probe> {
+        self.probe.take()
     }
 
     /// Becomes readable when the guard has ended.
@@ -210,6 +228,18 @@ impl GuardProcess {
                 ..
             }
             | Waited::NoChild => GuardState::Ended,
+        }
+    }
+
+    /// Ends a guard that nobody has spoken to: there is nothing to do.
+    pub fn dismiss(self) {
+        let hello = ToGuard::Hello(Hello {
+            version: VERSION,
+            time_namespace: clock::time_namespace(),
+        });
+        for frame in [hello, ToGuard::Dismiss] {
+            // One that is gone has ended too.
+            let _ = self.channel.send(&frame.encode());
         }
     }
 

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,8 @@ pub struct Setup {
     pub path: Vec<u8>,
     /// The worker's arguments, its name first.
     pub arguments: Vec<Vec<u8>>,
+    /// `--pid-namespace`.
+    pub pid_namespace: bool,
 }
 
 /// A [`Setup`] in memory, sealed against every change.
@@ -100,6 +102,49 @@ impl InputFile {
 impl AsFd for InputFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// What several processes append to while one reads: a record that is written
+/// at once stands there in one piece (`O_APPEND`), and the last of them takes
+/// the file with it.
+#[derive(Debug)]
+pub struct SharedLog(File);
+
+impl SharedLog {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// `memfd_create(2)`.
+    pub fn create() -> Result<Self> {
+        let file = create("lw-log")?;
+        fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))
+            .map_err(SysError::on("open a memory file for appending"))?;
+        Ok(Self(File::from(file)))
+    }
+
+    /// For a process that is to append.
+    ///
+    /// # Errors
+    /// No descriptor.
+    pub fn writer(&self) -> Result<OwnedFd> {
+        let file = self.0.try_clone();
+        file.map(OwnedFd::from)
+            .map_err(SysError::on("share a memory file"))
+    }
+
+    /// What was appended from `at` on.
+    ///
+    /// # Errors
+    /// `pread(2)`.
+    pub fn read_from(&self, at: u64) -> Result<Vec<u8>> {
+        const WHAT: &str = "read a memory file";
+        let file = self.0.try_clone().map_err(SysError::on(WHAT))?;
+        let mut bytes = Vec::new();
+        FromStart { file, at }
+            .read_to_end(&mut bytes)
+            .map_err(SysError::on(WHAT))?;
+        Ok(bytes)
     }
 }
 
@@ -253,12 +298,24 @@ mod tests {
         let setup = Setup {
             path: b"/bin/\xff".to_vec(),
             arguments: vec![b"a".to_vec(), Vec::new()],
+            pid_namespace: true,
         };
         let file = SetupFile::create(&setup).unwrap();
         assert_eq!(file.read().unwrap(), setup);
         assert_eq!(file.read().unwrap(), setup);
         let raw = File::from(file.0.try_clone().unwrap());
         assert!(raw.write_at(b"x", 0).is_err());
+    }
+
+    #[test]
+    fn what_several_append_stands_in_pieces() {
+        let log = SharedLog::create().unwrap();
+        let writers: Vec<_> = (0..2).map(|_| File::from(log.writer().unwrap())).collect();
+        for mut writer in writers {
+            std::io::Write::write_all(&mut writer, b"abc").unwrap();
+        }
+        assert_eq!(log.read_from(0).unwrap(), b"abcabc");
+        assert_eq!(log.read_from(4).unwrap(), b"bc");
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! | [`listening`] | the socket of `serve` |
 //! | [`notify_socket`] | what the worker says of itself |
 //! | [`guard_process`], [`worker`], [`environment`], [`executable`] | starting guard and worker |
+//! | [`namespace`] | the worker's tree in a PID namespace of its own |
 //! | [`terminal`], [`stdio`] | job control; a last line that never blocks |
 
 mod child;
@@ -22,6 +23,7 @@ pub mod guard_process;
 pub mod inherited;
 pub mod listening;
 pub mod memfd;
+pub mod namespace;
 pub mod notify_socket;
 pub mod process;
 pub mod readiness;

@@ -1,19 +1,20 @@
-//! Which of the three this process is. Guard and releaser are the same binary
+//! Which of the four this process is. Guard and releaser are the same binary
 //! executed anew, named `lw-guard` and nothing else; what they need comes
 //! over inherited descriptors that one variable names.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use nix::unistd::getppid;
 
 use super::memfd::{ReleaseFile, SetupFile};
+use super::namespace::{PROBE_NAME, PROBE_VARIABLE, ProbeTask};
 use super::process;
 use super::release::ReleaseTask;
 use super::socket::Channel;
 
 /// The name, and the whole command line, of guard and releaser.
-pub const GUARD_NAME: &std::ffi::CStr = c"lw-guard";
+pub const GUARD_NAME: &CStr = c"lw-guard";
 
 /// Names the guard's descriptors.
 pub(super) const GUARD_VARIABLE: &str = "LW_GUARD";
@@ -30,6 +31,8 @@ pub enum Role {
     Guard(GuardStart),
     /// What a guard turns into when the keeper does not release.
     Releaser(ReleaseTask),
+    /// Tries whether `--pid-namespace` is possible here.
+    Probe(ProbeTask),
     /// Named like a guard, without what a guard needs: nobody's business.
     Broken,
 }
@@ -50,15 +53,27 @@ pub struct GuardStart {
     /// The keeper's process; `None` when it has ended already (its end of the
     /// channel is closed then), is not on this host, or is to be left alone.
     pub keeper: Option<OwnedFd>,
-    /// The numbers of the descriptors above, to tell the caller's from ours.
+    /// To be made first: whether the worker can have a PID namespace.
+    pub probe: Option<ProbeTask>,
+    /// The numbers of the descriptors that are open as long as the guard is.
+    pub kept: Vec<RawFd>,
+    /// The numbers of all descriptors above, to tell the caller's from ours.
     pub ours: Vec<RawFd>,
 }
 
 /// Finds out, and takes over the inherited descriptors (so: once). Guard and
 /// releaser have their name, and cannot be looked into, from here on.
 pub fn of_this_process(args: &[OsString]) -> Role {
-    let named_guard = matches!(args, [name] if name.as_encoded_bytes() == GUARD_NAME.to_bytes());
-    if !named_guard {
+    let is_named =
+        |name: &CStr| matches!(args, [only] if only.as_encoded_bytes() == name.to_bytes());
+    if is_named(PROBE_NAME) {
+        process::set_name(PROBE_NAME);
+        // It has nothing to hide, and must be open to be looked into.
+        let named = std::env::var_os(PROBE_VARIABLE);
+        let task = named.and_then(|named| ProbeTask::inherited(&named));
+        return task.map_or(Role::Broken, Role::Probe);
+    }
+    if !is_named(GUARD_NAME) {
         return Role::Leasewrap;
     }
     process::set_name(GUARD_NAME);
@@ -82,6 +97,11 @@ impl GuardStart {
         let fields = Fields::of(named)?;
         let (socket, setup) = (fields.number("socket")?, fields.number("setup")?);
         let (release, serve) = (fields.number("release"), fields.number("serve"));
+        let kept: Vec<_> = [socket, setup]
+            .into_iter()
+            .chain(release)
+            .chain(serve)
+            .collect();
         Some(Self {
             channel: Channel::from_socket(take(socket)?),
             setup: SetupFile::inherited(take(setup)?),
@@ -94,11 +114,13 @@ impl GuardStart {
                 None => None,
             },
             keeper: fields.number("keeper").and_then(keeper),
-            ours: [socket, setup]
-                .into_iter()
-                .chain(release)
-                .chain(serve)
+            probe: ProbeTask::of(&fields),
+            ours: kept
+                .iter()
+                .copied()
+                .chain(fields.number("report"))
                 .collect(),
+            kept,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
@@ -13,6 +13,7 @@ use super::child::{Forked, Image, Prepared, end_child, fork};
 use super::environment::WorkerEnvironment;
 use super::inherited::Inherited;
 use super::memfd::Setup;
+use super::namespace::{self, Namespace, Refusal};
 use super::signals::{self, SignalSet};
 use super::{Result, SysError, clock, terminal};
 use crate::exit;
@@ -25,6 +26,8 @@ pub struct Worker {
     /// Its process id; a child of this process, so it stays its own until it
     /// is reaped.
     pub pid: i32,
+    /// What it lives in, with `--pid-namespace`.
+    pub namespace: Option<Namespace>,
     go: Option<OwnedFd>,
     report: Option<OwnedFd>,
 }
@@ -40,19 +43,32 @@ pub enum Report {
     NotExecuted(NotStarted),
 }
 
-/// In the report's first four bytes, in place of an errno.
-const LATE: i32 = -1;
+/// What a child says that executes nothing: a reason, and its number.
+type Word = [u8; 8];
+
+/// It was not let go in time.
+const LATE: i32 = 1;
+/// `execve(2)` failed with the errno that follows.
+const EXEC: i32 = 2;
+/// Its `/proc` was refused: from here on the step, with the errno that follows.
+const NO_MOUNTS: i32 = 16;
 
 /// Forks a child that will be the worker, with the caller's signals and
 /// descriptors (`descriptors` and 0 to 2, nothing else). It executes nothing
 /// before [`Worker::go`], and ends by itself when this process ends before.
 ///
 /// With a controlling terminal it stays in this process's group, without one
-/// it gets a group of its own.
+/// it gets a group of its own. `ours` are the descriptors that this process
+/// itself was given: not even for a moment can anybody look into them.
 ///
 /// # Errors
-/// No process, no descriptors, an argument with a NUL.
-pub fn fork_worker(setup: &Setup, start: &Start, inherited: &Inherited) -> Result<Worker> {
+/// No process, no descriptors, no namespace, an argument with a NUL.
+pub fn fork_worker(
+    setup: &Setup,
+    start: &Start,
+    inherited: &Inherited,
+    ours: &[RawFd],
+) -> Result<Worker> {
     let (mut image, mut by_shell) = images(setup, start)?;
     let prepared = image.prepare();
     let prepared_by_shell = by_shell.prepare();
@@ -60,7 +76,8 @@ pub fn fork_worker(setup: &Setup, start: &Start, inherited: &Inherited) -> Resul
     let (go_reader, go) = pipe()?;
     let (report, report_writer) = pipe()?;
     let guard = std::process::id().cast_signed();
-    let pid = match fork().map_err(SysError::on("fork the worker"))? {
+    let (forked, namespace) = fork_child(setup, ours)?;
+    let pid = match forked {
         Forked::Parent { child } => child,
         Forked::Child => {
             // The parent's end must not keep the pipe open in here: its end
@@ -68,6 +85,7 @@ pub fn fork_worker(setup: &Setup, start: &Start, inherited: &Inherited) -> Resul
             drop(go);
             let child = Child {
                 guard,
+                pid_namespace: setup.pid_namespace,
                 own_group,
                 go: go_reader.as_fd(),
                 report: report_writer.as_fd(),
@@ -84,8 +102,24 @@ pub fn fork_worker(setup: &Setup, start: &Start, inherited: &Inherited) -> Resul
     }
     Ok(Worker {
         pid,
+        namespace,
         go: Some(go),
         report: Some(report),
+    })
+}
+
+fn fork_child(setup: &Setup, ours: &[RawFd]) -> Result<(Forked, Option<Namespace>)> {
+    const WHAT: &str = "fork the worker";
+    if !setup.pid_namespace {
+        return fork()
+            .map(|forked| (forked, None))
+            .map_err(SysError::on(WHAT));
+    }
+    Ok(match namespace::fork(ours).map_err(SysError::on(WHAT))? {
+        namespace::Forked::Parent { child, namespace } => {
+            (Forked::Parent { child }, Some(namespace))
+        }
+        namespace::Forked::Child => (Forked::Child, None),
     })
 }
 
@@ -144,15 +178,32 @@ impl Worker {
         let Some(fd) = self.report.take() else {
             return Report::Pending;
         };
-        let mut bytes = [0; 4];
+        let mut word = Word::default();
         // The exec has closed the other end, or the child wrote and ends: it
         // does not block once it is readable.
-        match std::fs::File::from(fd).read_exact(&mut bytes) {
+        match std::fs::File::from(fd).read_exact(&mut word) {
             Err(_) => Report::Executed,
-            Ok(()) => Report::NotExecuted(match i32::from_le_bytes(bytes) {
-                LATE => NotStarted::Late,
-                errno => NotStarted::Exec { errno },
-            }),
+            Ok(()) => Report::NotExecuted(not_started(word)),
+        }
+    }
+}
+
+fn word(reason: i32, number: i32) -> Word {
+    let mut word = Word::default();
+    word[..4].copy_from_slice(&reason.to_le_bytes());
+    word[4..].copy_from_slice(&number.to_le_bytes());
+    word
+}
+
+fn not_started([a, b, c, d, e, f, g, h]: Word) -> NotStarted {
+    let errno = i32::from_le_bytes([e, f, g, h]);
+    match i32::from_le_bytes([a, b, c, d]) {
+        LATE => NotStarted::Late,
+        EXEC => NotStarted::Exec { errno },
+        step => {
+            let refusal = Refusal::numbered(step - NO_MOUNTS, errno);
+            let message = refusal.map_or_else(String::new, |refusal| refusal.to_string());
+            NotStarted::Failed { message }
         }
     }
 }
@@ -160,6 +211,7 @@ impl Worker {
 /// What the child needs between fork and exec.
 struct Child<'a> {
     guard: i32,
+    pid_namespace: bool,
     own_group: bool,
     go: BorrowedFd<'a>,
     report: BorrowedFd<'a>,
@@ -172,9 +224,11 @@ impl Child<'_> {
         // the guard's end that counts, not that of a thread of it.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
         // It may have ended before. Compared with its pid and not with 1: a
-        // child of PID 1 sees 1 in good health.
+        // child of PID 1 sees 1 in good health. (In a namespace of its own the
+        // child sees 0, whoever it is; there it is the init that knows, and
+        // that takes this child with it.)
         // SAFETY: no arguments.
-        if unsafe { libc::getppid() } != self.guard {
+        if !self.pid_namespace && unsafe { libc::getppid() } != self.guard {
             end_child(exit::FAILED.into());
         }
         if self.own_group {
@@ -184,18 +238,24 @@ impl Child<'_> {
         // All signals are blocked since the fork: what comes now waits and is
         // delivered to the worker (pending signals survive execve(2)).
         self.inherited.restore_dispositions();
+        if self.pid_namespace
+            && let Err(refusal) = namespace::enter_mounts()
+        {
+            let (step, errno) = refusal.numbers();
+            self.report_and_end(NO_MOUNTS + step, errno);
+        }
         let Some(deadline) = self.wait_for_go() else {
             end_child(exit::FAILED.into());
         };
         if clock::now() >= deadline {
-            self.report_and_end(LATE);
+            self.report_and_end(LATE, 0);
         }
         signals::set_mask(self.inherited.mask());
         let mut errno = image.execute();
         if errno == Errno::ENOEXEC {
             errno = by_shell.execute();
         }
-        self.report_and_end(errno as i32);
+        self.report_and_end(EXEC, errno as i32);
     }
 
     /// `None`: the guard has closed its end, or ended.
@@ -210,10 +270,10 @@ impl Child<'_> {
         }
     }
 
-    fn report_and_end(&self, number: i32) -> ! {
+    fn report_and_end(&self, reason: i32, number: i32) -> ! {
         signals::set_mask(SignalSet::ALL);
-        let _ = nix::unistd::write(self.report, &number.to_le_bytes());
-        let code = if number == Errno::ENOENT as i32 {
+        let _ = nix::unistd::write(self.report, &word(reason, number));
+        let code = if reason == EXEC && number == Errno::ENOENT as i32 {
             exit::NOT_FOUND
         } else {
             exit::CANNOT_EXECUTE
@@ -230,5 +290,6 @@ pub fn setup(path: &OsStr, arguments: &[impl AsRef<OsStr>]) -> Setup {
             .iter()
             .map(|argument| argument.as_ref().as_bytes().to_vec())
             .collect(),
+        pid_namespace: false,
     }
 }

@@ -10,7 +10,7 @@ use crate::lease::record::Loss;
 use crate::wire::{NotStarted, WorkerEnd};
 
 use super::format::{millis, signal_name, span};
-use super::transition::{cause_words, loss_words};
+use super::transition::{Containment, cause_words, loss_words};
 
 /// An end, and what is known beside it.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +33,8 @@ pub struct Ending<'a> {
     pub runs_out_in: Option<Duration>,
     /// The longest outage of the database that the times in use ride out.
     pub rides_out: Duration,
+    /// What would have ended the worker's tree without leasewrap.
+    pub containment: Containment,
 }
 
 impl Ending<'_> {
@@ -51,6 +53,7 @@ impl Ending<'_> {
                     waited_ms = millis(self.waited),
                     held_ms = self.held.map(millis),
                     runs_out_in_ms = self.runs_out_in.map(millis),
+                    containment = self.containment.name(),
                     "{text}"
                 )
             };
@@ -221,6 +224,7 @@ mod tests {
             held: Some(Duration::from_secs(90)),
             runs_out_in: None,
             rides_out: Duration::from_secs(11),
+            containment: Containment::Tree,
         };
         (ending.level(), ending.text())
     }

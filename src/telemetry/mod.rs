@@ -9,11 +9,15 @@ use tracing_subscriber::fmt::time::SystemTime;
 
 pub mod ending;
 pub mod format;
+pub mod live;
 pub mod transition;
 mod writer;
 
 use format::Text;
+use live::Live;
 use writer::Queue;
+
+use crate::lease::ids::LeaseName;
 
 /// The last line has this target: it is written whatever the filter says,
 /// unless the end is a good one.
@@ -59,6 +63,8 @@ pub enum Detail {
 #[derive(Debug, Clone)]
 pub struct Telemetry {
     queue: Queue,
+    /// The live line is wanted.
+    live: bool,
 }
 
 impl Telemetry {
@@ -88,7 +94,13 @@ impl Telemetry {
                 .try_init(),
         }
         .map_err(io::Error::other)?;
-        Ok(Self { queue })
+        let live = live::is_wanted(options);
+        Ok(Self { queue, live })
+    }
+
+    /// The live line of a run, where one is wanted.
+    pub fn live(&self, name: LeaseName) -> Live {
+        Live::new(self.live.then(|| self.queue.clone()), name)
     }
 
     /// How many lines standard error did not take.
@@ -99,6 +111,7 @@ impl Telemetry {
     /// Writes what is left, in at most 200 ms. To be called before every
     /// exit and every execution of another program.
     pub fn flush(&self) {
+        self.queue.show(None);
         self.queue.flush(FLUSH);
     }
 
@@ -109,6 +122,7 @@ impl Telemetry {
 
     /// Has `say` log the last line, and flushes.
     pub fn last(&self, say: impl FnOnce()) {
+        self.queue.show(None);
         self.queue.urgently(say);
         self.flush();
     }

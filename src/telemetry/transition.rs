@@ -22,6 +22,27 @@ pub struct Context<'a> {
     pub now: BootInstant,
     /// The longest outage that the times in use ride out.
     pub rides_out: Duration,
+    /// What ends the worker's tree.
+    pub containment: Containment,
+}
+
+/// What ends the worker's tree when leasewrap's processes cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Containment {
+    /// Nothing: each of them finds and kills it, and each is there for the other.
+    Tree,
+    /// The kernel, with the PID namespace in which it lives.
+    PidNamespace,
+}
+
+impl Containment {
+    /// For machines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tree => "tree",
+            Self::PidNamespace => "pid-namespace",
+        }
+    }
 }
 
 impl Context<'_> {
@@ -149,6 +170,7 @@ fn acquired(
                 deadline_ms = millis(context.left(deadline)),
                 basis = basis.name(),
                 rides_out_ms = millis(context.rides_out),
+                containment = context.containment.name(),
                 "lease acquired: {basis}; an outage of the database of up to {} will pass unnoticed",
                 span(context.rides_out)
             )

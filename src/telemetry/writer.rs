@@ -5,6 +5,9 @@
 //! `O_NONBLOCK` is out of the question: it belongs to the open file and not
 //! to the descriptor (`open(2)`). So a thread writes and blocks in our place,
 //! behind a queue with a limit; what the queue cannot take is counted.
+//!
+//! The live line of a standby goes the same way, but there is only ever the
+//! newest one to draw.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -16,11 +19,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::live::{self, Standing};
+use crate::sys::clock;
+
 /// The most that waits to be written, in bytes.
 const LIMIT: usize = 128 * 1024;
 
 /// Of the writing thread, which formats one short line at the most.
 const STACK: usize = 128 * 1024;
+
+/// How often the live line is drawn anew: its ages grow.
+const REDRAW: Duration = Duration::from_secs(1);
 
 /// Where lines are put; clones are the same queue.
 #[derive(Debug, Clone)]
@@ -47,6 +56,18 @@ struct State {
     dropped: u64,
     /// The next line must not be dropped.
     urgent: bool,
+    /// The live line.
+    live: Option<Standing>,
+    /// It is to be drawn anew, or to be removed.
+    redraw: bool,
+}
+
+/// What the thread does next.
+enum Work {
+    /// A line of the log, above the live line.
+    Line(Vec<u8>),
+    /// The live line is to look so.
+    Live(Option<Standing>),
 }
 
 impl Queue {
@@ -55,10 +76,15 @@ impl Queue {
     /// # Errors
     /// When there can be no thread.
     pub fn start() -> io::Result<Self> {
-        Self::start_with(StandardError)
+        Self::start_with(StandardError, live::columns)
     }
 
-    fn start_with(sink: impl Write + Send + 'static) -> io::Result<Self> {
+    /// `columns`: how many there are for a live line; `None` while it must
+    /// not be touched.
+    fn start_with(
+        sink: impl Write + Send + 'static,
+        columns: impl Fn() -> Option<usize> + Send + 'static,
+    ) -> io::Result<Self> {
         let queue = Self(Arc::new(Shared {
             state: Mutex::default(),
             filled: Condvar::new(),
@@ -68,7 +94,7 @@ impl Queue {
         thread::Builder::new()
             .name("lw-log".to_owned())
             .stack_size(STACK)
-            .spawn(move || shared.write_all(sink))?;
+            .spawn(move || shared.write_all(sink, &columns))?;
         Ok(queue)
     }
 
@@ -87,6 +113,17 @@ impl Queue {
         self.0.filled.notify_one();
     }
 
+    /// Has the live line look so from now on. Never waits.
+    pub fn show(&self, live: Option<Standing>) {
+        let mut state = self.0.lock();
+        if state.live != live {
+            state.live = live;
+            state.redraw = true;
+            drop(state);
+            self.0.filled.notify_one();
+        }
+    }
+
     /// Has lines taken that `log` writes, even where the queue is full.
     pub fn urgently(&self, log: impl FnOnce()) {
         self.0.lock().urgent = true;
@@ -96,7 +133,7 @@ impl Queue {
 
     /// Waits until everything is written, for at most `limit`.
     pub fn flush(&self, limit: Duration) {
-        let waiting = |state: &mut State| state.writing || !state.lines.is_empty();
+        let waiting = |state: &mut State| state.writing || state.redraw || !state.lines.is_empty();
         drop(
             self.0
                 .drained
@@ -117,7 +154,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_all(&self, mut sink: impl Write) {
+    fn write_all(&self, mut sink: impl Write, columns: &impl Fn() -> Option<usize>) {
         // With SIGTTOU blocked a terminal takes output from a background job
         // (termios(3), TOSTOP) instead of stopping leasewrap; SIGPIPE, which
         // goes to the thread that wrote, stays pending and the write answers
@@ -126,34 +163,60 @@ impl Shared {
             // Then SIGPIPE or SIGTTOU may come after all; lines matter less.
             return;
         }
+        let mut drawn = Drawn(false);
         loop {
-            let line = self.next();
-            let written = sink.write_all(&line).is_ok();
-            let untold = self.done(written);
-            if untold > 0 {
-                self.lock().urgent = true;
-                tracing::warn!(
-                    event = "log-dropped",
-                    lines = untold,
-                    "standard error did not take {untold} lines of this log"
-                );
-                self.lock().urgent = false;
+            match self.next() {
+                Work::Line(line) => {
+                    let line = drawn.below(line, columns);
+                    let written = sink.write_all(&line).is_ok();
+                    self.tell(self.done(written));
+                }
+                Work::Live(live) => {
+                    if let Some(text) = drawn.text(live.as_ref(), columns) {
+                        // It is no line of the log: none is lost with it.
+                        drop(sink.write_all(text.as_bytes()));
+                    }
+                    self.tell(self.done(true));
+                }
             }
         }
     }
 
-    fn next(&self) -> Vec<u8> {
+    fn tell(&self, untold: u64) {
+        if untold > 0 {
+            self.lock().urgent = true;
+            tracing::warn!(
+                event = "log-dropped",
+                lines = untold,
+                "standard error did not take {untold} lines of this log"
+            );
+            self.lock().urgent = false;
+        }
+    }
+
+    fn next(&self) -> Work {
         let mut state = self.lock();
         loop {
             if let Some(line) = state.lines.pop_front() {
                 state.bytes -= line.len();
                 state.writing = true;
-                return line;
+                // It takes the live line's place.
+                state.redraw |= state.live.is_some();
+                return Work::Line(line);
             }
-            state = self
-                .filled
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            if std::mem::take(&mut state.redraw) {
+                state.writing = true;
+                return Work::Live(state.live.clone());
+            }
+            if state.live.is_some() {
+                let waited = self.filled.wait_timeout(state, REDRAW);
+                let (after, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                state = after;
+                state.redraw |= timeout.timed_out() && state.live.is_some();
+            } else {
+                let waited = self.filled.wait(state);
+                state = waited.unwrap_or_else(PoisonError::into_inner);
+            }
         }
     }
 
@@ -171,10 +234,47 @@ impl Shared {
             0
         };
         // The line that tells of them comes first.
-        if state.lines.is_empty() && untold == 0 {
+        if state.lines.is_empty() && !state.redraw && untold == 0 {
             self.drained.notify_all();
         }
         untold
+    }
+}
+
+/// Whether the cursor stands behind a live line.
+struct Drawn(bool);
+
+/// To the beginning of the line, and nothing to the right of it.
+const ERASE: &str = "\r\x1b[K";
+
+impl Drawn {
+    /// A line of the log in place of the live line.
+    fn below(&mut self, line: Vec<u8>, columns: &impl Fn() -> Option<usize>) -> Vec<u8> {
+        // In the background the shell's prompt stands there by now.
+        if std::mem::take(&mut self.0) && columns().is_some() {
+            [ERASE.as_bytes(), &line].concat()
+        } else {
+            line
+        }
+    }
+
+    /// What has the terminal show that live line, or none.
+    fn text(
+        &mut self,
+        live: Option<&Standing>,
+        columns: &impl Fn() -> Option<usize>,
+    ) -> Option<String> {
+        let before = std::mem::take(&mut self.0);
+        let columns = columns()?;
+        match live {
+            Some(live) => {
+                self.0 = true;
+                let text = live.text(clock::now(), columns);
+                // In one piece, over the old one, so that nothing flickers.
+                Some(format!("\r{text}\x1b[K"))
+            }
+            None => before.then(|| ERASE.to_owned()),
+        }
     }
 }
 
@@ -262,7 +362,7 @@ mod tests {
     fn gated() -> (Queue, Sender<bool>, Receiver<Vec<u8>>) {
         let (open, opened) = channel();
         let (came, comes) = channel();
-        let queue = Queue::start_with(Gate { open: opened, came }).expect("a thread");
+        let queue = Queue::start_with(Gate { open: opened, came }, || Some(80)).expect("a thread");
         (queue, open, comes)
     }
 

@@ -11,7 +11,7 @@ use crate::support::run::run;
 use crate::support::server::Server;
 
 /// The ttl of everything that has one.
-pub const TTL_SECONDS: u32 = 5;
+pub const TTL_SECONDS: u64 = 5;
 
 /// A wrapper.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +23,8 @@ pub enum Wrapper {
     /// From PyPI. It does not wait for a lease that is held.
     Dislock,
     Leasewrap,
+    /// With `--pid-namespace`.
+    Contained,
 }
 
 /// Everybody who is there, and what they need.
@@ -42,6 +44,7 @@ impl Wrapper {
             Self::Etcdctl => "etcdctl lock",
             Self::Dislock => "dislock",
             Self::Leasewrap => "leasewrap",
+            Self::Contained => "leasewrap --pid-namespace",
         }
     }
 
@@ -67,7 +70,7 @@ impl<'a> Field<'a> {
                 println!("not installed, so left out: {}", wrapper.name());
             }
         }
-        wrappers.push(Wrapper::Leasewrap);
+        wrappers.extend([Wrapper::Leasewrap, Wrapper::Contained]);
         server.psql("create table lease_of_dislock (key text primary key, value text, expire_at timestamptz)");
         Self {
             server,
@@ -109,16 +112,20 @@ impl<'a> Field<'a> {
                 command.arg("BENCH_URL").args(worker);
                 command
             }
-            Wrapper::Leasewrap => {
+            Wrapper::Leasewrap | Wrapper::Contained => {
                 let mut command = Command::new(binary());
                 command.args(["-q", "--db", &url, "--name", lock]);
+                if wrapper == Wrapper::Contained {
+                    command.arg("--pid-namespace");
+                }
                 command.args(["--ttl", &format!("{TTL_SECONDS}s"), "--"]);
                 command.args(worker);
                 command
             }
         };
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        if wrapper != Wrapper::Leasewrap {
+        let ours = [Wrapper::Leasewrap, Wrapper::Contained].contains(&wrapper);
+        if !ours {
             // They say a lot at each end.
             command.stderr(Stdio::null());
         }

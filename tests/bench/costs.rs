@@ -95,10 +95,11 @@ fn standby() {
         .set("log_line_prefix", "%a|");
     let server = Server::with(options);
     let name = lease_name("standby");
-    let _holder = holder(&server.url(), &name)
+    let first = holder(&server.url(), &name)
         .ttl("15s")
         .worker(&["sleep", "60"])
         .spawn();
+    first.wait_event("acquired");
     let waiting = holder(&server.url(), &name)
         .ttl("15s")
         .env("PGAPPNAME", "standby")

@@ -8,7 +8,7 @@ use crate::contenders::{Field, TTL_SECONDS, Wrapper};
 use crate::support::leasewrap::{guard_of, holder, lease_name};
 use crate::support::server::Server;
 use crate::support::sys;
-use crate::support::wait::{SOON, until};
+use crate::support::wait::{SOON, maybe, until};
 use crate::support::witness::{Log, ms_between};
 use crate::{Samples, table};
 
@@ -32,11 +32,17 @@ enum End {
     KillGuard,
 }
 
+/// A hand-over that has not come by then does not come.
+const LIMIT: Duration = Duration::from_secs(4 * TTL_SECONDS);
+
 /// What one hand-over showed.
-struct Seen {
-    gap_ms: f64,
-    /// The old worker went on for as long as it was looked at.
-    beside: bool,
+enum Seen {
+    /// How long nobody worked; negative: both did.
+    HandedOver { gap_ms: f64 },
+    /// The old worker went on for as long as it was looked at, beside the new one.
+    Beside { gap_ms: f64 },
+    /// The wrapper and its worker went on.
+    NoEnd,
 }
 
 /// Each end in turn, and each contender in turn.
@@ -60,7 +66,7 @@ fn of_end(field: &Field<'_>, end: End, what: &str) {
         .filter(|wrapper| match end {
             // The lock of flock lives on with the worker: nothing hands over.
             End::KillWrapper => wrapper.waits() && *wrapper != Wrapper::Flock,
-            End::KillGuard => *wrapper == Wrapper::Leasewrap,
+            End::KillGuard => [Wrapper::Leasewrap, Wrapper::Contained].contains(wrapper),
             End::Clean | End::Term => wrapper.waits(),
         })
         .collect();
@@ -69,20 +75,29 @@ fn of_end(field: &Field<'_>, end: End, what: &str) {
         .map(|wrapper| Samples::of(wrapper.name()))
         .collect();
     let mut beside = vec![0_usize; wrappers.len()];
+    let mut no_end = vec![false; wrappers.len()];
     for round in 0..RUNS {
         for (index, wrapper) in wrappers.iter().enumerate() {
             let slow = *wrapper == Wrapper::Etcdctl && end == End::KillWrapper;
-            if slow && round >= SLOW_RUNS {
+            if no_end[index] || (slow && round >= SLOW_RUNS) {
                 continue;
             }
-            let seen = once(field, *wrapper, end);
-            rows[index].add_ms(seen.gap_ms);
-            beside[index] += usize::from(seen.beside);
+            match once(field, *wrapper, end) {
+                Seen::HandedOver { gap_ms } => rows[index].add_ms(gap_ms),
+                Seen::Beside { gap_ms } => {
+                    rows[index].add_ms(gap_ms);
+                    beside[index] += 1;
+                }
+                Seen::NoEnd => no_end[index] = true,
+            }
         }
     }
     let title = format!("hand-over, {what}: last sign of life to first; negative: both lived");
     table(&title, "ms", &rows);
-    for (row, beside) in rows.iter().zip(beside) {
+    for ((row, beside), no_end) in rows.iter().zip(beside).zip(no_end) {
+        if no_end {
+            println!("  {}: nothing was handed over within {LIMIT:?}", row.name());
+        }
         if beside > 0 {
             println!(
                 "  {}: in {beside} of {} the old worker lived on beside the new one",
@@ -122,12 +137,16 @@ fn once(field: &Field<'_>, wrapper: Wrapper, end: End) -> Seen {
             sys::kill(guard, libc::SIGKILL);
         }
     }
-    let limit = SOON + Duration::from_secs(4 * u64::from(TTL_SECONDS));
-    let begun = until("the new worker works", limit, || {
+    let begun = maybe(LIMIT, || {
         let stamps = log.stamps();
         let found = stamps.iter().find(|stamp| stamp.pid != first)?;
         Some(found.at_ns)
     });
+    let Some(begun) = begun else {
+        drop(log);
+        finish([&mut old, &mut new]);
+        return Seen::NoEnd;
+    };
     std::thread::sleep(LOOKED);
     let stamps = log.stamps();
     let last = stamps.iter().rfind(|stamp| stamp.pid == first);
@@ -136,15 +155,20 @@ fn once(field: &Field<'_>, wrapper: Wrapper, end: End) -> Seen {
     // Without their log the workers end, and then whoever waits for them.
     drop(log);
     finish([&mut old, &mut new]);
-    Seen {
-        gap_ms,
-        beside: gap_ms < -0.9 * LOOKED.as_secs_f64() * 1e3,
+    if gap_ms < -0.9 * LOOKED.as_secs_f64() * 1e3 {
+        Seen::Beside { gap_ms }
+    } else {
+        Seen::HandedOver { gap_ms }
     }
 }
 
+/// Ends what has not ended with its worker.
 fn finish(children: [&mut Child; 2]) {
     for child in children {
-        let _ended = child.wait();
+        if maybe(SOON, || child.try_wait().ok().flatten()).is_none() {
+            let _result = child.kill();
+            let _ended = child.wait();
+        }
     }
 }
 
@@ -172,7 +196,7 @@ fn taken_once(server: &Server) -> f64 {
     log.wait_newer(0, SOON);
     let listening = format!(
         "select count(*) from pg_stat_activity \
-         where application_name = 'leasewrap {name}' and query ilike 'listen%'"
+         where application_name like 'leasewrap {name}%' and query ilike 'listen%'"
     );
     until("it listens", SOON, || {
         (server.psql(&listening) != "0").then_some(())

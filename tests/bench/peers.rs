@@ -10,8 +10,10 @@
 mod support;
 
 #[path = "../store/postgres/bouncer.rs"]
+#[expect(dead_code, reason = "it is neither restarted nor paused here")]
 mod bouncer;
 #[path = "../store/bench.rs"]
+#[expect(dead_code, reason = "the store's tests use all of it")]
 mod contender;
 mod contenders;
 mod costs;

@@ -5,9 +5,12 @@
 mod support;
 
 mod database;
+mod install;
 mod logs;
 mod many;
 mod options;
+mod readme;
+mod selftest;
 mod standby;
 mod usage;
 

@@ -11,6 +11,7 @@ mod support;
 mod failover;
 mod line;
 mod moments;
+mod namespaces;
 mod patroni;
 mod processes;
 mod rows;

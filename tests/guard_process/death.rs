@@ -8,7 +8,7 @@ use leasewrap::sys::process;
 use leasewrap::wire::{FromGuard, NotStarted, StopReason, ToGuard, WorkerEnd};
 
 use crate::support::{
-    Keeper, LIMIT, Place, at, calm, eventually, helper_command, is_alive, start, state,
+    Keeper, LIMIT, Place, at, calm, eventually, helper_command, is_alive, outside, start, state,
 };
 
 #[test]
@@ -85,7 +85,7 @@ fn a_keeper_that_vanishes_takes_the_tree_with_it() {
     let script = "trap '' TERM; setsid sleep 61 & echo $! >>$1; wait";
     let keeper = Keeper::new(&["sh", "-c", script, "sh", &place.path("pid")]);
     let worker = keeper.start(Duration::from_secs(60));
-    let daemon = place.number("pid");
+    let daemon = outside(place.number("pid"), keeper.guard.pid());
     let guard_ends = keeper.vanish();
     guard_ends();
     assert!(!is_alive(worker) && !is_alive(daemon));
@@ -233,6 +233,7 @@ fn what_a_killed_guard_leaves_is_killed_by_the_keeper() {
     let mut keeper = keeper.spawn().unwrap();
     let daemon = place.number("daemon");
     let guard: i32 = place.lines("pids", 3)[1].parse().unwrap();
+    let daemon = outside(daemon, guard);
     process::signal(guard, libc::SIGKILL).unwrap();
     let killed: u32 = place.lines("pids", 4)[3].parse().unwrap();
     assert!(killed >= 1);

@@ -9,8 +9,9 @@ use leasewrap::sys::guard_process::GuardState;
 use leasewrap::sys::tree::children::Lister;
 use leasewrap::sys::tree::{Round, Sweep};
 use leasewrap::sys::{clock, inherited, terminal};
+use leasewrap::wire::{FromGuard, NotStarted, ToGuard};
 
-use crate::support::{Keeper, eventually, texts};
+use crate::support::{Keeper, eventually, start, texts};
 
 /// Runs the helper that is asked for; nothing without one.
 #[test]
@@ -24,12 +25,14 @@ fn helper() {
     match name.as_str() {
         "chains" => chains(arguments[0].parse().unwrap(), arguments[1]),
         "forkers" => forkers(arguments[0].parse().unwrap(), arguments[1]),
+        "sleepers" => sleepers(arguments[0].parse().unwrap(), arguments[1]),
         "leader_exits" => leader_exits(arguments[0]),
         "self_kill" => self_kill(),
         "self_wake" => self_wake(),
         "keeper" => keeper(&arguments),
         "sweeping_keeper" => sweeping_keeper(&arguments),
         "scanning" => scanning(),
+        "refused" => refused(arguments[0]),
         "takes_over" => takes_over(arguments[0]),
         other => panic!("no helper {other}"),
     }
@@ -65,6 +68,19 @@ fn chains(count: u32, report: &str) {
                     end();
                 }
             }
+            end();
+        }
+    }
+    std::fs::write(report, "under way\n").unwrap();
+    std::thread::sleep(LIFE);
+}
+
+/// So many processes that do nothing.
+fn sleepers(count: u32, report: &str) {
+    for _ in 0..count {
+        if fork() == 0 {
+            // SAFETY: a system call.
+            unsafe { libc::sleep(20) };
             end();
         }
     }
@@ -192,6 +208,20 @@ fn begin(arguments: &[&str]) -> Keeper {
     let pids = format!("{}\n{}\n{worker}\n", std::process::id(), keeper.guard.pid());
     std::fs::write(report, pids).unwrap();
     keeper
+}
+
+/// Asks for a PID namespace where there can be none.
+fn refused(never: &str) {
+    let keeper = Keeper::of_setup(&["touch", never], true);
+    keeper.hello();
+    keeper.send(&ToGuard::Start(start(Duration::from_secs(60))));
+    match keeper.next() {
+        FromGuard::NotStarted(NotStarted::Failed { message }) => {
+            assert!(message.contains("user.max_pid_namespaces"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+    keeper.dismiss();
 }
 
 /// Kills a tree of its own that has a daemon in it, by scans of /proc.

@@ -4,6 +4,7 @@
 mod death;
 mod helpers;
 mod inheritance;
+mod namespaces;
 mod support;
 mod terminals;
 mod trees;

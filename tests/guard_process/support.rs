@@ -14,7 +14,7 @@ use leasewrap::lease::time::BootInstant;
 use leasewrap::sys::guard_process::{self, GuardProcess};
 use leasewrap::sys::memfd::ReleaseFile;
 use leasewrap::sys::socket::Received;
-use leasewrap::sys::tree::stat;
+use leasewrap::sys::tree::{descends_from, stat};
 use leasewrap::sys::{clock, inherited, worker};
 use leasewrap::wire::{
     FromGuard, Hello, MAX_FRAME, PgOptions, Start, StopTo, ToGuard, VERSION, WorkerEnd,
@@ -63,15 +63,34 @@ impl Keeper {
     }
 
     pub fn in_a_storm(command: &[&str]) -> Self {
+        // The same suite must pass in both.
+        let pid_namespace = std::env::var_os("LEASEWRAP_TESTS_PID_NAMESPACE").is_some();
+        Self::of_setup(command, pid_namespace)
+    }
+
+    /// One whose worker has a PID namespace; greeted.
+    pub fn namespaced(command: &[&str]) -> Self {
+        let keeper = Self {
+            _calm: Some(calm()),
+            ..Self::of_setup(command, true)
+        };
+        keeper.hello();
+        keeper
+    }
+
+    pub fn of_setup(command: &[&str], pid_namespace: bool) -> Self {
         let path = leasewrap::sys::executable::find(
             OsStr::new(command[0]),
             std::env::var_os("PATH").as_deref(),
         )
         .unwrap_or_else(|_| PathBuf::from(command[0]));
-        let setup = worker::setup(path.as_os_str(), command);
+        let mut setup = worker::setup(path.as_os_str(), command);
+        setup.pid_namespace = pid_namespace;
         let release = ReleaseFile::create().unwrap();
         let program = CString::new(env!("CARGO_BIN_EXE_leasewrap")).unwrap();
-        let guard = guard_process::spawn(&program, inherited::get(), &setup, &release).unwrap();
+        let mut guard = guard_process::spawn(&program, inherited::get(), &setup, &release).unwrap();
+        // A refusal is seen when the worker is to be started.
+        drop(guard.take_probe());
         Self {
             guard,
             _release: release,
@@ -283,6 +302,22 @@ pub fn is_alive(pid: i32) -> bool {
 
 pub fn state(pid: i32) -> Option<u8> {
     stat::read(pid).map(|found| found.state)
+}
+
+/// The process that its own PID namespace, where it has one, knows by `pid`:
+/// found below `guard`.
+pub fn outside(pid: i32, guard: i32) -> i32 {
+    let known_as = |found: i32| {
+        let status = fs::read_to_string(format!("/proc/{found}/status")).ok()?;
+        let line = status.lines().find(|line| line.starts_with("NSpid:"))?;
+        line.split_whitespace().last()?.parse::<i32>().ok()
+    };
+    eventually(&format!("{pid} below {guard}"), || {
+        stat::all()
+            .map(|found| found.pid)
+            .filter(|found| known_as(*found) == Some(pid))
+            .find(|found| descends_from(*found, guard) == Some(true))
+    })
 }
 
 /// Every process whose environment or arguments hold `mark`.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use leasewrap::wire::{FromGuard, StopTo, ToGuard, WorkerEnd};
 
 use crate::support::{
-    Keeper, Place, calm, eventually, helper, helper_command, is_alive, marked, start, state, stop,
-    storm, texts,
+    Keeper, Place, calm, eventually, helper, helper_command, is_alive, marked, outside, start,
+    state, stop, storm, texts,
 };
 
 const FAR: Duration = Duration::from_secs(60);
@@ -18,7 +18,7 @@ fn a_daemon_is_killed_with_the_tree() {
     let script = "(setsid sh -c 'trap \"\" TERM HUP; echo $$ >>$0; exec sleep 61' $1 &) ; sleep 60";
     let keeper = Keeper::new(&["sh", "-c", script, "sh", &place.path("pid")]);
     keeper.start(FAR);
-    let daemon = place.number("pid");
+    let daemon = outside(place.number("pid"), keeper.guard.pid());
     keeper.send(&ToGuard::Kill);
     assert!(keeper.until_empty() >= 2);
     assert!(!is_alive(daemon));

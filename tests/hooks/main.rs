@@ -6,6 +6,7 @@ mod support;
 
 mod bounds;
 mod events;
+mod pass_notify;
 mod precheck;
 mod rejoin;
 mod watchdog;

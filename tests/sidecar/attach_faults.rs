@@ -122,6 +122,17 @@ fn attach_and_its_guard_sigkill() {
 }
 
 #[test]
+fn attach_and_its_guard_sigkill_with_a_pid_namespace() {
+    let pod = Pod::new("sidecar-both-sigkill-namespace", SHORT);
+    let _serve = pod.serve().spawn();
+    let attach = pod.witness(&STUBBORN).switch("--pid-namespace");
+    let (attach, token) = pod.scene.start(attach, &STUBBORN);
+    let _rival = pod.rival();
+    attach.lose();
+    pod.scene.handed_over(token, SOON);
+}
+
+#[test]
 fn attach_sigkill_before_there_is_a_worker() {
     let pod = Pod::new("sidecar-attach-idle", LONG);
     let (rival, old) = pod.scene.hold(&crate::support::server::shared().url(), &[]);

@@ -5,6 +5,8 @@
 mod support;
 
 mod ends;
+mod live;
+mod namespaces;
 mod pid1;
 mod secrets;
 mod signals;

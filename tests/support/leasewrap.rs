@@ -21,6 +21,12 @@ pub fn binary() -> PathBuf {
     other.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_leasewrap")))
 }
 
+/// Whether every worker is given a PID namespace, so that a whole suite shows
+/// that it changes nothing. (Its pids mean nothing out here then.)
+pub fn namespaced() -> bool {
+    std::env::var_os("LEASEWRAP_TESTS_PID_NAMESPACE").is_some()
+}
+
 /// A leasewrap that is about to be started.
 #[derive(Debug)]
 pub struct Builder {
@@ -185,6 +191,9 @@ impl Builder {
                 command.env_remove(name);
             }
         }
+        if namespaced() {
+            command.env("LEASEWRAP_PID_NAMESPACE", "true");
+        }
         for (name, value) in &self.environment {
             match value {
                 Some(value) => command.env(name, value),
@@ -299,6 +308,17 @@ impl Leasewrap {
         until("there is a guard", SOON, || guard_of(self.pid()))
     }
 
+    /// The pid of the init of the worker's PID namespace, once there is one.
+    #[track_caller]
+    pub fn init(&self) -> i32 {
+        let guard = self.guard();
+        until("there is an init", SOON, || {
+            proc::children(guard)
+                .into_iter()
+                .find(|pid| proc::comm(*pid).as_deref() == Some("lw-init"))
+        })
+    }
+
     /// The pid of the worker, once there is one.
     #[track_caller]
     pub fn worker(&self) -> i32 {
@@ -307,7 +327,7 @@ impl Leasewrap {
             // Before its exec the worker still bears the guard's name.
             proc::children(guard)
                 .into_iter()
-                .find(|pid| proc::comm(*pid).is_some_and(|comm| comm != "lw-guard"))
+                .find(|pid| proc::comm(*pid).is_some_and(|comm| !comm.starts_with("lw-")))
         })
     }
 

@@ -95,6 +95,22 @@ struct WorkerArgs {
     )]
     #[arg(value_parser = values::positive_duration)]
     worker_watchdog: Option<Duration>,
+
+    /// Let the worker speak to the service manager itself
+    ///
+    /// It gets NOTIFY_SOCKET as leasewrap got it (sd_notify(3)); a unit needs
+    /// NotifyAccess=all for it to be heard. WATCHDOG_USEC and WATCHDOG_PID stay
+    /// leasewrap's.
+    #[arg(long, env = "LEASEWRAP_PASS_NOTIFY", hide_env_values = true)]
+    #[arg(conflicts_with = "worker_watchdog")]
+    pass_notify: bool,
+    /// Give the worker a PID namespace that ends with leasewrap
+    ///
+    /// The kernel then ends all that the worker has started even when every
+    /// process of leasewrap is killed at the same instant. Needs root,
+    /// CAP_SYS_ADMIN or user namespaces.
+    #[arg(long, env = "LEASEWRAP_PID_NAMESPACE", hide_env_values = true)]
+    pid_namespace: bool,
 }
 
 /// A run, checked.
@@ -129,6 +145,10 @@ pub struct RunOptions {
     pub hooks: HookSettings,
     /// `--worker-watchdog`.
     pub worker_watchdog: Option<Duration>,
+    /// The worker gets `NOTIFY_SOCKET` as it is.
+    pub pass_notify: bool,
+    /// `--pid-namespace`.
+    pub pid_namespace: bool,
     /// Where the pages are served.
     pub listen: Option<ListenAddress>,
     /// The worker's program and arguments; never empty.
@@ -188,6 +208,8 @@ impl RunArgs {
             pgoptions,
             hooks,
             worker_watchdog: self.worker.worker_watchdog,
+            pass_notify: self.worker.pass_notify,
+            pid_namespace: self.worker.pid_namespace,
             listen,
             command: self.command,
             log,

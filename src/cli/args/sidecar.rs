@@ -115,6 +115,15 @@ pub struct AttachArgs {
     #[arg(default_value_t = exit::LOST, value_parser = values::nonzero_exit_code, help_heading = "Worker")]
     lost_exit_code: u8,
 
+    /// Give the worker a PID namespace that ends with attach
+    ///
+    /// The kernel then ends all that the worker has started even when attach
+    /// and its guard are killed at the same instant. Needs root,
+    /// CAP_SYS_ADMIN or user namespaces.
+    #[arg(long, env = "LEASEWRAP_PID_NAMESPACE", hide_env_values = true)]
+    #[arg(help_heading = "Worker")]
+    pid_namespace: bool,
+
     #[command(flatten)]
     log: LogArgs,
 
@@ -144,6 +153,8 @@ pub struct AttachOptions {
     pub wait: Option<Duration>,
     /// `--lost-exit-code` (never 0) and `--conflict-exit-code`.
     pub exit_codes: ExitCodes,
+    /// The worker lives in a PID namespace of its own.
+    pub pid_namespace: bool,
     /// The worker's program and arguments; never empty.
     pub command: Vec<OsString>,
     /// What is logged.
@@ -189,6 +200,8 @@ impl ServeArgs {
                 pgoptions,
                 hooks,
                 worker_watchdog: None,
+                pass_notify: false,
+                pid_namespace: false,
                 listen,
                 command: Vec::new(),
                 log,
@@ -220,6 +233,7 @@ impl AttachArgs {
                 lost: self.lost_exit_code,
                 conflict: self.conflict_exit_code,
             },
+            pid_namespace: self.pid_namespace,
             command: self.command,
             log: self.log.check(),
         })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::judge::{Findings, Heard, Look};
+use super::judge::{Containment, Findings, Heard, Look};
 use super::measure::Trips;
 use crate::cli::admin::Admins;
 use crate::lease::ids::LeaseName;
@@ -23,7 +23,11 @@ const APART: Duration = Duration::from_millis(200);
 const NOTIFICATION: Duration = Duration::from_secs(8);
 
 /// Looks at everything, as far as the database answers.
-pub async fn gather(admins: &mut Admins, name: Option<&LeaseName>) -> Findings {
+pub async fn gather(
+    admins: &mut Admins,
+    name: Option<&LeaseName>,
+    containment: Containment,
+) -> Findings {
     let limit = admins.limit;
     let leases = match name {
         Some(name) => Some(
@@ -46,6 +50,7 @@ pub async fn gather(admins: &mut Admins, name: Option<&LeaseName>) -> Findings {
             }),
             look: None,
             leases: leases.and_then(Result::ok).unwrap_or_default(),
+            containment,
         };
     };
     let server = store.server_facts(limit).await;
@@ -57,6 +62,7 @@ pub async fn gather(admins: &mut Admins, name: Option<&LeaseName>) -> Findings {
         server,
         look,
         leases: leases.and_then(Result::ok).unwrap_or_default(),
+        containment,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What follows from what was found: for each point the value, the reason
 //! and the remedy.
 
+mod host;
 mod line;
 mod server;
 
@@ -13,6 +14,7 @@ use crate::lease::record::Unknown;
 use crate::lease::timing::Timing;
 use crate::store::admin::LeaseStatus;
 use crate::store::postgres::doctor::{FencedTable, Replica, SchemaFacts, ServerFacts};
+use crate::sys::namespace::Way;
 
 /// Everything that was found.
 #[derive(Debug)]
@@ -23,6 +25,17 @@ pub struct Findings {
     pub look: Option<Look>,
     /// The lease that was named.
     pub leases: Vec<LeaseStatus>,
+    /// What this host gives.
+    pub containment: Containment,
+}
+
+/// Whether the worker's tree can have a PID namespace of its own.
+#[derive(Debug)]
+pub struct Containment {
+    /// `--pid-namespace` was given.
+    pub wanted: bool,
+    /// How, or why not.
+    pub possible: Result<Way, String>,
 }
 
 /// What a server that answers shows.
@@ -135,5 +148,6 @@ pub fn judge(findings: &Findings, timing: &Timing) -> Vec<Point> {
     points.push(server::queue(server));
     points.push(line::outage(timing));
     points.extend(line::other_ttls(&findings.leases, timing));
+    points.push(host::containment(&findings.containment));
     points
 }

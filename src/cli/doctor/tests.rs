@@ -1,12 +1,13 @@
 use std::time::Duration;
 
 use super::Report;
-use super::judge::{Findings, Heard, Look, Point, Verdict, judge};
+use super::judge::{Containment, Findings, Heard, Look, Point, Verdict, judge};
 use super::measure::tests::trips;
 use crate::cli::output::{Paint, json};
 use crate::lease::record::{Fault, Unknown};
 use crate::lease::timing::{Timing, TimingOptions};
 use crate::store::postgres::doctor::{FencedTable, Replica, SchemaFacts, SchemaThere, ServerFacts};
+use crate::sys::namespace::Way;
 
 fn server() -> ServerFacts {
     ServerFacts {
@@ -42,6 +43,13 @@ fn look() -> Look {
     }
 }
 
+fn contained() -> Containment {
+    Containment {
+        wanted: false,
+        possible: Ok(Way::Direct),
+    }
+}
+
 fn points(server: ServerFacts, look: Look) -> Vec<Point> {
     let timing = Timing::new(TimingOptions::default()).expect("the defaults fit");
     judge(
@@ -49,6 +57,7 @@ fn points(server: ServerFacts, look: Look) -> Vec<Point> {
             server: Ok(server),
             look: Some(look),
             leases: Vec::new(),
+            containment: contained(),
         },
         &timing,
     )
@@ -84,6 +93,7 @@ fn a_good_database_has_no_findings() {
         server: Ok(server()),
         look: Some(look()),
         leases: Vec::new(),
+        containment: contained(),
     };
     let report = Report::of(all, &findings);
     assert!(report.safe && report.exit_code == 0);
@@ -257,7 +267,37 @@ fn a_server_that_does_not_answer_is_one_point() {
         server: Err(failed()),
         look: None,
         leases: Vec::new(),
+        containment: contained(),
     };
     let report = Report::of(judge(&findings, &timing), &findings);
     assert_eq!((report.points.len(), report.exit_code), (1, 123));
+}
+
+#[test]
+fn the_containment_is_named_and_what_stands_in_its_way() {
+    let timing = Timing::new(TimingOptions::default()).expect("the defaults fit");
+    let point = |wanted, possible: Result<Way, &str>| {
+        let findings = Findings {
+            server: Ok(server()),
+            look: None,
+            leases: Vec::new(),
+            containment: Containment {
+                wanted,
+                possible: possible.map_err(str::to_owned),
+            },
+        };
+        let mut points = judge(&findings, &timing).into_iter();
+        points
+            .find(|point| point.id == "containment")
+            .expect("a point of its own")
+    };
+    let found = point(true, Ok(Way::UserNamespace));
+    assert_eq!(found.verdict, Verdict::Holds);
+    assert!(found.found.contains("in a user namespace"), "{found:?}");
+    assert_eq!(point(false, Ok(Way::Direct)).verdict, Verdict::Holds);
+    for (wanted, verdict) in [(true, Verdict::Fails), (false, Verdict::Note)] {
+        let found = point(wanted, Err("some.setting is 0"));
+        assert_eq!(found.verdict, verdict);
+        assert_eq!(found.remedy, "some.setting is 0");
+    }
 }

@@ -107,6 +107,7 @@ impl Running {
             arguments: [b"sh".as_slice(), b"-c", command.as_bytes()]
                 .map(<[u8]>::to_vec)
                 .to_vec(),
+            pid_namespace: false,
         };
         let input = InputFile::create(input)?;
         let (output, theirs) = Output::new().map_err(SysError::on("create a pipe for a hook"))?;

@@ -136,7 +136,7 @@ impl PgStore {
     }
 
     /// As [`Self::ask`], for a single statement that writes; its rows.
-    async fn write(
+    pub(super) async fn write(
         &mut self,
         limit: Duration,
         sql: &str,

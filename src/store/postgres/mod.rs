@@ -9,12 +9,14 @@
 //! | `poll`, `acquire`, `calls` | the trait's calls |
 //! | `listener` | `LISTEN`, in a connection of its own |
 //! | `admin`, `protect`, `doctor` | what operators ask |
+//! | `selftest`, `hop` | what the self-test does: to rows of its own, and to a line |
 
 mod acquire;
 mod admin;
 mod calls;
 pub mod doctor;
 mod fault;
+mod hop;
 mod link;
 mod listener;
 mod passfile;
@@ -22,6 +24,7 @@ mod poll;
 mod protect;
 mod row;
 mod schema;
+mod selftest;
 pub mod settings;
 mod sql;
 mod target;
@@ -30,9 +33,11 @@ pub mod url;
 use std::time::Duration;
 
 use self::fault::{Failure, PROGRAM_LIMIT_EXCEEDED};
+pub use self::hop::{Hop, Place};
 use self::link::{Link, Rows};
 pub use self::listener::PgWatch;
 pub use self::settings::{PgSettings, PgSource};
+pub use self::url::UrlError;
 use super::deadline::Deadline;
 use super::{Attempt, Clock, Store, Timed};
 use crate::lease::ids::{Incarnation, LeaseName};

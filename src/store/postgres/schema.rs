@@ -71,7 +71,8 @@ const DROP_REST: &str = "
 drop function if exists :schema.fence_table() cascade;
 drop function if exists :schema.fence(text, bigint, interval),
     :schema.end_lockers(text, integer), :schema.lockers(text, integer),
-    :schema.lease_kept(), :schema.lease_changed(), :schema.incarnation();
+    :schema.forget_selftest(text), :schema.lease_kept(), :schema.lease_changed(),
+    :schema.incarnation();
 do $leasewrap$
 begin
     drop schema :schema;

@@ -84,6 +84,14 @@ impl PgSettings {
         self.call_limit
     }
 
+    pub(super) fn source(&self) -> &PgSource {
+        &self.source
+    }
+
+    pub(super) fn surroundings(&self) -> &Surroundings {
+        &self.surroundings
+    }
+
     /// `--schema`.
     pub fn schema(&self) -> &str {
         &self.schema

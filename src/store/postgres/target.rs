@@ -54,6 +54,10 @@ impl Target {
         self.roots
     }
 
+    pub(super) fn password(&self) -> Option<&str> {
+        self.password.as_deref()
+    }
+
     /// `text` without the password, should a server have repeated it.
     pub(super) fn scrubbed(&self, text: &str) -> String {
         match &self.password {

@@ -99,7 +99,7 @@ impl SqliteStore {
         }
     }
 
-    async fn write(
+    pub(super) async fn write(
         &mut self,
         limit: Duration,
         change: &str,

@@ -10,6 +10,7 @@ mod admin;
 mod calls;
 mod host;
 mod link;
+mod selftest;
 mod sql;
 mod watch;
 

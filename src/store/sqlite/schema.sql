@@ -63,7 +63,8 @@ create table if not exists event (
 
 create index if not exists event_name on event (name, slot, id);
 
-create trigger if not exists lease_kept before delete on lease begin
+create trigger if not exists lease_kept before delete on lease
+when substr(old.name, 1, 19) <> 'leasewrap-selftest-' begin
     select raise(abort, 'rows of lease are never deleted: they hold the tokens handed out so far');
 end;
 

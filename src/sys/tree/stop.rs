@@ -31,11 +31,16 @@ pub struct Stopped {
 /// none is new.
 ///
 /// A tree that grows for ever is walked until `until`, when SIGKILL is due.
-pub fn stop_tree(signal: i32, until: BootInstant) -> Stopped {
+///
+/// In a PID namespace of their own, orphans are handed to its `init` instead,
+/// which is a child of this process and is left alone itself.
+pub fn stop_tree(signal: i32, until: BootInstant, init: Option<i32>) -> Stopped {
     let _haste = Haste::make();
     let mut walk = Walk {
         lister: Lister::new(),
-        seen: HashSet::new(),
+        // The init counts as seen: so it gets nothing, and its children are
+        // of the tree.
+        seen: init.into_iter().collect(),
         signal,
         until,
         stopped: Stopped::default(),
@@ -45,9 +50,16 @@ pub fn stop_tree(signal: i32, until: BootInstant) -> Stopped {
         walk.lister.refresh();
         children.clear();
         walk.lister.children_of_self(&mut children);
+        let own = children.len();
+        if let Some(init) = init {
+            walk.lister.children(init, 1, &mut children);
+        }
         let seen_before = walk.seen.len();
-        for pid in &children {
-            walk.visit(*pid);
+        for (place, pid) in children.iter().enumerate() {
+            walk.visit(Member {
+                pid: *pid,
+                own: place < own,
+            });
         }
         if walk.seen.len() == seen_before || walk.is_late() {
             return walk.stopped;
@@ -68,13 +80,10 @@ impl Walk {
         clock::now() >= self.until
     }
 
-    /// One child of ours and all below it. By a list of its own, not by
+    /// One child and all below it. By a list of its own, not by
     /// recursion: a tree may be as deep as it likes.
-    fn visit(&mut self, child: i32) {
-        let mut waiting = vec![Member {
-            pid: child,
-            own: true,
-        }];
+    fn visit(&mut self, child: Member) {
+        let mut waiting = vec![child];
         let mut children = Vec::new();
         while let Some(member) = waiting.pop() {
             if self.is_late() {

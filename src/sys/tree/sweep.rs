@@ -19,6 +19,9 @@ const ROUND_LIMIT: Duration = Duration::from_millis(100);
 /// to a stop yet.
 const WALKS_FOR_A_STOP: u32 = 3;
 
+/// For so long at most are those counted whom the kernel ends.
+const COUNT_LIMIT: Duration = Duration::from_millis(5);
+
 /// The most processes that are reported as unkillable.
 const REPORTED: usize = 16;
 
@@ -46,6 +49,8 @@ pub struct Sweep {
     killed: HashSet<i32>,
     /// EPERM at the last attempt.
     refused: HashSet<i32>,
+    /// Ends all of the tree when it is ended, by the kernel.
+    init: Option<i32>,
     /// For [`Sweep::step`]: a round is due.
     due: bool,
     _haste: Haste,
@@ -88,6 +93,16 @@ impl Sweep {
         Self::by(Lister::new(), except)
     }
 
+    /// Of a tree in a PID namespace of its own, whose `init` is a child of this
+    /// process that was not reaped: the kernel does it (fork loops included:
+    /// nobody in there can fork any more), and `wait` says ECHILD when it has.
+    pub fn of_namespace(init: i32) -> Self {
+        Self {
+            init: Some(init),
+            ..Self::new(&[])
+        }
+    }
+
     /// With this way to find children, instead of the best there is.
     pub fn by(lister: Lister, except: &[i32]) -> Self {
         Self {
@@ -96,6 +111,7 @@ impl Sweep {
             dying: HashSet::new(),
             killed: HashSet::new(),
             refused: HashSet::new(),
+            init: None,
             due: true,
             _haste: Haste::make(),
         }
@@ -117,6 +133,10 @@ impl Sweep {
     /// it grows. `reap_one` reaps a child that has ended, if there is one.
     pub fn round(&mut self, reap_one: &mut dyn FnMut() -> Option<i32>) -> Round {
         self.refused.clear();
+        if let Some(init) = self.init {
+            self.kill_namespace(init);
+            return Round::Wait;
+        }
         let mut tree = HashMap::new();
         let mut at_rest = false;
         let mut walks_for_a_stop = 0;
@@ -156,12 +176,41 @@ impl Sweep {
         }
     }
 
+    /// SIGKILL to the init, once.
+    fn kill_namespace(&mut self, init: i32) {
+        if self.killed.contains(&init) {
+            return;
+        }
+        if process::signal(init, libc::SIGKILL).is_err() {
+            self.refused.insert(init);
+        }
+        self.note_killed(init);
+        // For the log alone, so only for a moment: who dies with it.
+        let limit = clock::now() + COUNT_LIMIT;
+        self.lister.refresh();
+        let mut waiting = Vec::new();
+        self.lister.children_of_self(&mut waiting);
+        while let Some(pid) = waiting.pop() {
+            if clock::now() >= limit {
+                return;
+            }
+            if let Some(found) = stat::read(pid)
+                && (pid == init || self.killed.insert(pid))
+            {
+                self.lister.children(pid, found.threads, &mut waiting);
+            }
+        }
+    }
+
     /// Forgets who got SIGKILL, so that the next round sends it to everybody
     /// again. To be called once in a while: a pid that somebody else has
     /// reaped (a parent that we may not kill) may mean another by now.
     pub fn start_over(&mut self) {
         self.due = true;
         self.dying.clear();
+        // The kernel has had its time: whoever is left is found, and named, as
+        // in any tree.
+        self.init = None;
     }
 
     /// For a keeper: reaps whoever has ended, and makes a round if one is due.

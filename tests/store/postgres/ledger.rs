@@ -1,11 +1,16 @@
 //! Workers that were paused across a take-over, again and again, and what
 //! they have written to a protected table.
 
+use std::time::Duration;
+
+use leasewrap::lease::ids::Slot;
+use leasewrap::lease::record::{Acquired, Grant, Refusal, Renewed, Term};
 use leasewrap::store::admin::{Admin, Protection};
+use tokio::time::sleep;
 
 use super::bench_on;
 use super::client::Client;
-use crate::bench::{Bench, LIMIT, run};
+use crate::bench::{Bench, Contender, LIMIT, run};
 use crate::support::server::Server;
 
 /// Leases side by side.
@@ -41,6 +46,31 @@ enum Paused {
     PastTheFence,
 }
 
+/// Takes over. A renewal may come in between what it saw and what it does.
+async fn take(next: &mut Contender) -> (Term, Grant) {
+    loop {
+        match next.try_take(0).await {
+            Acquired::Granted(grant) => {
+                let term = Term {
+                    slot: Slot(0),
+                    holder: next.holder,
+                    token: grant.token,
+                };
+                return (term, grant);
+            }
+            Acquired::Refused(Refusal::Changed) => {}
+            other => panic!("not granted: {other:?}"),
+        }
+    }
+}
+
+/// Renews until the lease is lost.
+async fn renew(holder: &mut Contender, term: &Term) {
+    while let Renewed::Granted { .. } = holder.renew(term).await {
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// One worker after the other is paused, its lease is taken over, and it goes
 /// on: not a row of it is committed once the next holder has begun.
 async fn take_turns(server: &Server, bench: &Bench, table: &str) -> usize {
@@ -67,8 +97,7 @@ async fn take_turns(server: &Server, bench: &Bench, table: &str) -> usize {
             }
         }
         let mut next = bench.contender("next");
-        let (taken, renewed) = tokio::join!(next.take(0), holder.renew(&term));
-        drop(renewed);
+        let (taken, ()) = tokio::join!(take(&mut next), renew(&mut holder, &term));
         assert!(taken.0.token > term.token);
         // The next worker's first look.
         let mut new = worker(server, bench, taken.0.token.0).await;

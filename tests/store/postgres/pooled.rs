@@ -132,3 +132,20 @@ fn a_restart_of_the_pooler_costs_nothing_and_a_pause_is_ridden_out() {
         one.release(&term, &grant).await;
     });
 }
+
+#[test]
+fn the_selftest_holds_here_too() {
+    let _settings = settings();
+    let bouncer = Bouncer::start(server::shared(), "transaction", "");
+    let selftest = crate::support::leasewrap::leasewrap()
+        .text()
+        .switch("selftest")
+        .option("--db", &bouncer.url("postgres"))
+        .option("--output", "json");
+    let ended = selftest.spawn().end_within(Duration::from_secs(120));
+    let report: serde_json::Value = serde_json::from_str(&ended.out).expect("a report");
+    assert_eq!(ended.code, 0, "{report:#}");
+    let faults = report["faults"].as_array().expect("the faults");
+    let held = faults.iter().filter(|fault| fault["verdict"] == "holds");
+    assert_eq!(held.count(), 12, "{report:#}");
+}
