@@ -38,7 +38,7 @@ fn killed_at_any_moment(fault: &str, kill: impl Fn(i32)) {
     }
     let last = scene.log.spans().last().map_or(0, |(token, _, _)| *token);
     let next = scene
-        .leasewrap(&shared().url(), &["exit-after=200"])
+        .leasewrap(&shared().url(), &["exit-after=1500"])
         .option("--wait", "10s");
     next.run().code(0);
     let seen = scene.handed_over(last, SOON);
