@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod dependencies;
 mod manifests;
 mod route;
 mod times;
