@@ -3,8 +3,8 @@
 use clap::Subcommand;
 
 use super::{
-    break_, completions, doctor, history, init, install, man, pause, protect, resume, selftest,
-    status, step_down,
+    args, break_, completions, doctor, history, init, install, man, pause, protect, resume,
+    selftest, status, step_down,
 };
 
 macro_rules! commands {
@@ -45,6 +45,10 @@ commands! {
     Protect(protect::Protect),
     /// Look at the database, and say what holds and what does not
     Doctor(doctor::Doctor),
+    /// Hold the lease for a worker in another container
+    Serve(Box<args::sidecar::ServeArgs>),
+    /// Run a worker while serve, in another container, holds the lease
+    Attach(args::sidecar::AttachArgs),
     /// Cause faults against this database, and measure: never two workers
     #[command(name = "selftest")]
     SelfTest(selftest::SelfTest),

@@ -52,7 +52,6 @@ impl Record {
 
     /// Says how it ended; the result is the exit code.
     pub fn end(&self, telemetry: &Telemetry, options: &RunOptions, outcome: &Outcome) -> u8 {
-        let now = clock::now();
         let exit_code = options.exit_codes.of(outcome);
         let program = options
             .command
@@ -60,10 +59,19 @@ impl Record {
             .map(|program| program.to_string_lossy())
             .unwrap_or_default();
         telemetry.end(&Ending {
-            outcome,
-            name: &self.name,
             program: &program,
             exit_code,
+            ..self.ending(outcome, clock::now())
+        });
+        exit_code
+    }
+
+    fn ending<'a>(&'a self, outcome: &'a Outcome, now: BootInstant) -> Ending<'a> {
+        Ending {
+            outcome,
+            name: &self.name,
+            program: "",
+            exit_code: 0,
             stop: self.stop.as_ref(),
             waited: self.acquired.unwrap_or(now).saturating_since(self.began),
             held: self
@@ -72,8 +80,7 @@ impl Record {
             runs_out_in: self.runs_out_in,
             rides_out: self.rides_out,
             containment: self.containment,
-        });
-        exit_code
+        }
     }
 }
 
@@ -138,6 +145,10 @@ impl Audience for Teller<'_> {
     fn stepped(&mut self, keeper: &Keeper, now: BootInstant) {
         self.board.stepped(keeper, now);
         self.live.stepped(keeper, now);
+    }
+
+    fn words(&self, outcome: &Outcome, now: BootInstant) -> String {
+        self.record.ending(outcome, now).text()
     }
 
     fn worker_status(&mut self, text: &str) {

@@ -9,6 +9,7 @@ use crate::sys::{entry, process};
 
 pub mod admin;
 pub mod args;
+mod attach;
 pub mod break_;
 pub mod commands;
 pub mod completions;
@@ -26,6 +27,7 @@ pub mod protect;
 pub mod resume;
 mod run;
 pub mod selftest;
+mod serve;
 pub mod status;
 pub mod step_down;
 pub mod terms;

@@ -5,7 +5,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::runtime::Runtime;
@@ -21,13 +21,13 @@ use crate::http::metrics::Metrics;
 use crate::http::{self, Site};
 use crate::keeper::claim::ClaimFile;
 use crate::keeper::watchdog::WatchdogSettings;
-use crate::keeper::{self, Settings};
+use crate::keeper::{self, GuardFrom, Settings};
 use crate::lease::keeper::Config;
 use crate::lease::keeper::event::Outcome;
 use crate::notify::Notifier;
 use crate::store::{AnyStore, Store as _, StoreSettings};
 use crate::sys::executable::{self, Unusable};
-use crate::sys::guard_process::GuardProcess;
+use crate::sys::listening::SocketError;
 use crate::sys::memfd::{ReleaseFile, Setup};
 use crate::sys::notify_socket::NotifySocket;
 use crate::sys::{SysError, clock, inherited, process, signals};
@@ -43,7 +43,7 @@ pub fn run(options: RunOptions) -> u8 {
 }
 
 /// Why it ended before it began.
-enum Refused {
+pub(super) enum Refused {
     /// 126 or 127.
     Command(Unusable),
     /// 2 or 123.
@@ -52,13 +52,24 @@ enum Refused {
     Failed(SysError),
     /// 125.
     Listen(io::Error),
+    /// 2 or 125.
+    Socket(SocketError),
     /// 2.
     NotifySocket,
 }
 
 impl Refused {
-    fn tell(&self, options: &RunOptions) -> u8 {
+    pub(super) fn tell(&self, options: &RunOptions) -> u8 {
         match self {
+            Self::Socket(error) => {
+                super::say(&format!("leasewrap: cannot {error}"));
+                match error {
+                    SocketError::TooLong { .. } => exit::USAGE,
+                    SocketError::InUse { .. }
+                    | SocketError::Foreign { .. }
+                    | SocketError::Io { .. } => exit::FAILED,
+                }
+            }
             Self::Database(refused) => refused.tell(),
             Self::Failed(error) => failed(error),
             Self::NotifySocket => {
@@ -90,43 +101,32 @@ impl Refused {
     }
 }
 
-fn failed(error: &SysError) -> u8 {
+pub(super) fn failed(error: &SysError) -> u8 {
     super::say(&format!("leasewrap: cannot {error}"));
     exit::FAILED
 }
 
-struct Prepared {
-    setup: Setup,
-    store: StoreSettings,
-    started: Started,
-    listener: Option<Listener>,
-    notify_socket: Option<String>,
+/// A run that may begin.
+pub(super) struct Prepared {
+    pub(super) setup: Setup,
+    pub(super) store: StoreSettings,
+    pub(super) started: Started,
+    pub(super) listener: Option<Listener>,
+    pub(super) notify_socket: Option<String>,
 }
 
 /// What there is before there is any thread.
-struct Started {
-    claims: ClaimFile,
-    guard: GuardProcess,
-    watchdog: Option<WatchdogSettings>,
+pub(super) struct Started {
+    pub(super) claims: ClaimFile,
+    pub(super) guard: GuardFrom,
+    pub(super) watchdog: Option<WatchdogSettings>,
 }
 
 fn prepare(options: &RunOptions) -> Result<Prepared, Refused> {
-    let path = find(&options.command).map_err(Refused::Command)?;
-    let store = database::settings(&options.db)
-        .map_err(Refused::Database)?
-        .call_limit(options.timing.call_timeout());
-    let setup = Setup {
-        path: path.into_os_string().as_bytes().to_vec(),
-        arguments: options
-            .command
-            .iter()
-            .map(|argument| argument.as_bytes().to_vec())
-            .collect(),
-        pid_namespace: options.pid_namespace,
-    };
+    let setup = setup(&options.command, options.pid_namespace).map_err(Refused::Command)?;
+    let store = store(options)?;
     let notify_socket = notify_socket(options)?;
-    let listener = options.listen.as_ref().map(Listener::bind).transpose();
-    let listener = listener.map_err(Refused::Listen)?;
+    let listener = listener(options)?;
     let started = start(options, &setup, &store).map_err(Refused::Failed)?;
     Ok(Prepared {
         setup,
@@ -150,23 +150,54 @@ fn notify_socket(options: &RunOptions) -> Result<Option<String>, Refused> {
     }
 }
 
-/// The first word, as the worker will be executed.
-fn find(command: &[OsString]) -> Result<PathBuf, Unusable> {
-    let program = command.first().map_or(OsStr::new(""), OsString::as_os_str);
-    executable::find(program, std::env::var_os("PATH").as_deref())
+/// The database, as a run speaks to it.
+pub(super) fn store(options: &RunOptions) -> Result<StoreSettings, Refused> {
+    let settings = database::settings(&options.db).map_err(Refused::Database)?;
+    Ok(settings.call_limit(options.timing.call_timeout()))
 }
 
-fn start(options: &RunOptions, setup: &Setup, store: &StoreSettings) -> Result<Started, SysError> {
+/// Where `--listen` says.
+pub(super) fn listener(options: &RunOptions) -> Result<Option<Listener>, Refused> {
+    let listener = options.listen.as_ref().map(Listener::bind).transpose();
+    listener.map_err(Refused::Listen)
+}
+
+/// The command, its first word found as the worker will be executed.
+pub(super) fn setup(command: &[OsString], pid_namespace: bool) -> Result<Setup, Unusable> {
+    let program = command.first().map_or(OsStr::new(""), OsString::as_os_str);
+    let path = executable::find(program, std::env::var_os("PATH").as_deref())?;
+    Ok(Setup {
+        path: path.into_os_string().as_bytes().to_vec(),
+        arguments: command
+            .iter()
+            .map(|argument| argument.as_bytes().to_vec())
+            .collect(),
+        pid_namespace,
+    })
+}
+
+/// What nothing may begin without.
+pub(super) fn settle_in() -> Result<(), SysError> {
     // Nothing of the tree may be lost when the guard dies.
     process::become_subreaper()?;
     signals::ignore_pipe();
     signals::unblock_all();
-    let mut claims = ClaimFile::create(
+    Ok(())
+}
+
+/// Where a releaser looks, without a claim yet.
+pub(super) fn claims(options: &RunOptions, store: &StoreSettings) -> Result<ClaimFile, SysError> {
+    ClaimFile::create(
         ReleaseFile::create()?,
         store.clone(),
         options.name.clone(),
         &options.timing,
-    )?;
+    )
+}
+
+fn start(options: &RunOptions, setup: &Setup, store: &StoreSettings) -> Result<Started, SysError> {
+    settle_in()?;
+    let mut claims = claims(options, store)?;
     let watchdog = watchdog(options)?;
     if let Some(watchdog) = &watchdog {
         claims.leaves(watchdog.socket.path().map(Path::to_owned))?;
@@ -180,7 +211,7 @@ fn start(options: &RunOptions, setup: &Setup, store: &StoreSettings) -> Result<S
     }
     Ok(Started {
         claims,
-        guard,
+        guard: GuardFrom::Child(guard),
         watchdog,
     })
 }
@@ -194,17 +225,20 @@ fn watchdog(options: &RunOptions) -> Result<Option<WatchdogSettings>, SysError> 
 }
 
 impl Prepared {
-    fn run(mut self, options: RunOptions) -> u8 {
+    pub(super) fn run(mut self, options: RunOptions) -> u8 {
         let telemetry = match Telemetry::start(&options.log) {
             Ok(telemetry) => telemetry,
             Err(error) => return failed(&SysError::on("start the log")(error)),
         };
         // As late as it may be, before anything is taken: the guard tries
         // while all of the above is done.
-        if let Some(probe) = self.started.guard.take_probe()
+        if let GuardFrom::Child(guard) = &mut self.started.guard
+            && let Some(probe) = guard.take_probe()
             && let Err(refusal) = probe.answer()
         {
-            self.started.guard.dismiss();
+            if let GuardFrom::Child(guard) = self.started.guard {
+                guard.dismiss();
+            }
             telemetry.flush();
             super::say(&format!("leasewrap: cannot {refusal}"));
             return exit::FAILED;
@@ -230,7 +264,7 @@ impl Prepared {
             .build()
             .map_err(SysError::on("start a runtime"))?;
         let settings = Settings {
-            config: Arc::new(config(options)),
+            config: Arc::new(config(options, &self.started.guard)),
             name: options.name.clone(),
             setup: self.setup,
             stop_signal: options.stop_signal,
@@ -300,7 +334,7 @@ fn notify(runtime: &Runtime, board: &Board) -> Result<(), SysError> {
     Ok(())
 }
 
-fn config(options: &RunOptions) -> Config {
+fn config(options: &RunOptions, guard: &GuardFrom) -> Config {
     Config {
         timing: options.timing.clone(),
         slots: options.slots,
@@ -309,6 +343,9 @@ fn config(options: &RunOptions) -> Config {
         wait: options.wait,
         rejoin: options.rejoin,
         precheck: options.hooks.precheck.is_some(),
-        attached: false,
+        attached: match guard {
+            GuardFrom::Child(_) => false,
+            GuardFrom::Socket(..) => true,
+        },
     }
 }

@@ -7,9 +7,11 @@ use crate::exit;
 use crate::lease::guard::{Action, Event, Keeper};
 use crate::lease::time::BootInstant;
 use crate::sys::namespace::Namespace;
+use crate::sys::socket::{Channel, Sent};
 use crate::sys::tree::{Sweep, stop_tree};
 use crate::sys::worker::fork_worker;
 use crate::sys::{inherited, process, release, stdio};
+use crate::wire::attach::FromAttach;
 use crate::wire::{FromGuard, Start, StopTo};
 
 /// The most processes that are reported as unkillable in a guard's life: one
@@ -148,6 +150,9 @@ impl Running {
     /// Becomes the releaser; returns only when that fails, or when there is
     /// nothing to release.
     fn release(&mut self, keeper: Keeper) -> i32 {
+        if let Some(serve) = &self.given.serve {
+            return self.tell_serve(serve, keeper);
+        }
         let Some(file) = &self.given.release else {
             return 0;
         };
@@ -157,5 +162,26 @@ impl Running {
             "lw-guard: cannot {error}; the lease runs out by itself"
         ));
         exit::FAILED.into()
+    }
+
+    /// In place of `attach`: what is left of this process has nothing to give
+    /// back, but the word that lets `serve` do so.
+    fn tell_serve(&self, serve: &Channel, keeper: Keeper) -> i32 {
+        let empty = FromAttach::Guard(FromGuard::Empty {
+            killed: self.killed,
+        });
+        let told = match serve.send(&empty.encode()) {
+            Sent::Done => "serve gives the lease back",
+            Sent::Full | Sent::Closed => "serve cannot be told, so the lease runs out by itself",
+        };
+        stdio::say(&format!(
+            "leasewrap: attach {keeper}, so whatever ran was killed ({} processes); {told}; \
+             look for who killed or stopped it (the kernel log, if memory ran out)",
+            self.killed
+        ));
+        if let Some(handle) = &self.given.keeper {
+            release::see_to_keeper(keeper, handle.as_fd());
+        }
+        exit::LOST.into()
     }
 }

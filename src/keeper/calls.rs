@@ -99,7 +99,7 @@ impl Calls {
             | Command::Extend { .. }
             | Command::StopTree { .. }
             | Command::KillTree
-            | Command::Dismiss
+            | Command::Dismiss(_)
             | Command::NewGuard
             | Command::Tell(_)
             | Command::End(_) => {}

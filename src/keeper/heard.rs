@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::link::News;
+use super::signals;
 use super::watchdog::{self, Pace, Said};
 use super::watcher::AFTER_START;
 use super::{Audience, Loop};
@@ -12,7 +13,7 @@ use crate::lease::time::BootInstant;
 use crate::store::{Notice, Store};
 use crate::sys::notify_socket::Message;
 use crate::sys::tree::descends_from;
-use crate::sys::{clock, process, terminal};
+use crate::sys::{clock, process};
 use crate::wire::{ToGuard, WorkerEnd};
 
 impl<S, B, A> Loop<S, B, A>
@@ -46,6 +47,7 @@ where
                 self.happened(Event::Guard(event));
             }
             News::WorkerStopped(signal) => self.worker_stopped(signal),
+            News::StopAsked(signal) => self.happened(Event::Stop(StopCause::Attach(signal))),
             News::LeftBehind(processes) => tracing::warn!(
                 event = "left-behind",
                 name = %self.settings.name,
@@ -75,12 +77,8 @@ where
     /// leasewrap follows the worker where a shell takes over, and wakes it
     /// where nobody else would.
     fn worker_stopped(&mut self, signal: i32) {
-        if !matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) || !self.terminal.shared
-        {
+        if !signals::follow(signal, self.terminal, self.link.child()) {
             return;
-        }
-        if terminal::shell_takes_over(self.link.pid()) {
-            crate::sys::signals::stop_self(signal);
         }
         self.link.send(&ToGuard::Signal(libc::SIGCONT));
         // It had no chance to say anything.

@@ -1,21 +1,20 @@
 //! The keeper's side of its guard: frames in both directions, whether it
 //! answers, and what is left to do when it is gone.
 
-use std::collections::VecDeque;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{Interest, Ready};
 
+use super::frames::{Frames, Heard};
 use super::pulse::{Pulse, Remedy};
 use crate::lease::keeper::event::GuardEvent;
 use crate::lease::time::BootInstant;
 use crate::sys::guard_process::{GuardProcess, GuardState};
-use crate::sys::socket::{Buffer, Channel, Received, Sent};
 use crate::sys::tree::{Round, Sweep};
 use crate::sys::{Result, clock, readiness};
-use crate::wire::{FromGuard, Hello, MAX_FRAME, ToGuard, VERSION};
+use crate::wire::{FromGuard, Hello, ToGuard, VERSION};
 
 /// How often a keeper whose tree is empty tells the guard that it lives
 /// (half of what the guard allows, [`FromGuard::Empty`]).
@@ -32,6 +31,8 @@ pub enum News {
     Event(GuardEvent),
     /// A stop signal has stopped the worker.
     WorkerStopped(i32),
+    /// A process has asked `attach` for an orderly stop by this signal.
+    StopAsked(i32),
     /// For the log.
     LeftBehind(Vec<String>),
     /// For the log.
@@ -40,21 +41,34 @@ pub enum News {
     Nothing,
 }
 
+impl News {
+    /// What a frame says to the loop, whoever has sent it.
+    pub fn of(frame: FromGuard) -> Self {
+        Self::Event(match frame {
+            FromGuard::Hello(_) => GuardEvent::Ready,
+            FromGuard::Started { pid } => GuardEvent::Started { pid },
+            FromGuard::NotStarted(why) => GuardEvent::NotStarted(why),
+            FromGuard::WorkerEnded(end) => GuardEvent::WorkerEnded(end),
+            FromGuard::Stopping(why) => GuardEvent::Stopping(why),
+            FromGuard::Empty { .. } => GuardEvent::Empty,
+            FromGuard::WorkerStopped { signal } => return Self::WorkerStopped(signal),
+            FromGuard::LeftBehind { processes } => return Self::LeftBehind(processes),
+            FromGuard::Unkillable { process } => return Self::Unkillable(process),
+            FromGuard::Ack { .. } | FromGuard::WorkerContinued => return Self::Nothing,
+        })
+    }
+}
+
 /// The guard, as the keeper sees it.
 pub struct Link {
-    channel: AsyncFd<OwnedFd>,
+    frames: Frames,
     /// Readable when the guard's process has ended.
     handle: AsyncFd<OwnedFd>,
     guard: GuardProcess,
-    /// There is no other end: the channel is not looked at any more, since
-    /// tokio reports an end of file for ever.
-    closed: bool,
-    outbox: VecDeque<Vec<u8>>,
     pulse: Pulse,
     state: State,
     /// What it leaves when it dies is swept here.
     sweeps: bool,
-    buffer: Box<Buffer>,
 }
 
 #[derive(Debug)]
@@ -84,17 +98,13 @@ impl Link {
     /// # Errors
     /// When its descriptors cannot be watched.
     pub fn new(guard: GuardProcess) -> Result<Self> {
-        let both = Interest::READABLE | Interest::WRITABLE;
         let mut link = Self {
-            channel: readiness::watch(guard.channel().as_fd(), both)?,
+            frames: Frames::new(guard.channel())?,
             handle: readiness::watch(guard.handle(), Interest::READABLE)?,
             guard,
-            closed: false,
-            outbox: VecDeque::new(),
             pulse: Pulse::default(),
             state: State::Alive,
             sweeps: true,
-            buffer: Box::new([0; MAX_FRAME]),
         };
         link.send(&ToGuard::Hello(Hello {
             version: VERSION,
@@ -137,8 +147,7 @@ impl Link {
     pub fn send(&mut self, frame: &ToGuard) {
         match self.state {
             State::Alive | State::Empty { .. } => {
-                self.outbox.push_back(frame.encode());
-                self.flush();
+                self.frames.send(self.guard.channel(), frame.encode());
             }
             State::Dismissed | State::Sweeping { .. } | State::Gone => {}
         }
@@ -148,7 +157,7 @@ impl Link {
     pub fn extend(&mut self, deadline: BootInstant, now: BootInstant) {
         // A guard that reads nothing needs the newest deadline alone, and a
         // queue that grows is of no use to it.
-        if !self.outbox.is_empty() {
+        if !self.frames.are_sent() {
             return;
         }
         let seq = self.pulse.ask(now);
@@ -237,29 +246,12 @@ impl Link {
             State::Sweeping { .. } | State::Gone => std::future::pending().await,
             State::Alive | State::Empty { .. } | State::Dismissed => {}
         }
-        let interest = if self.outbox.is_empty() {
-            Interest::READABLE
-        } else {
-            Interest::READABLE | Interest::WRITABLE
-        };
+        let channel = self.guard.channel();
         let heard = tokio::select! {
             biased;
-            ready = self.channel.ready(interest), if !self.closed => {
-                // The reactor is gone only together with this loop.
-                let Ok(mut ready) = ready else { return News::Nothing };
-                if ready.ready().is_writable() {
-                    ready.clear_ready_matching(Ready::WRITABLE);
-                }
-                let heard = receive(self.guard.channel(), &mut self.buffer);
-                if let Heard::Nothing = heard {
-                    ready.clear_ready_matching(Ready::READABLE);
-                }
-                drop(ready);
-                self.flush();
-                heard
-            }
+            heard = self.frames.next(channel, FromGuard::decode) => heard,
             // What it said last may have come together with its end.
-            _ = self.handle.readable() => match receive(self.guard.channel(), &mut self.buffer) {
+            _ = self.handle.readable() => match self.frames.receive(channel, FromGuard::decode) {
                 Heard::Nothing | Heard::Closed => return self.ended(clock::now()),
                 heard @ (Heard::Frame(_) | Heard::Malformed) => heard,
             },
@@ -273,41 +265,28 @@ impl Link {
             }
             // A guard that turns itself into the releaser closes its end, and
             // is seen to end a little later.
-            Heard::Closed => {
-                self.closed = true;
-                News::Nothing
-            }
-            Heard::Frame(_) | Heard::Nothing => News::Nothing,
+            Heard::Closed | Heard::Frame(_) | Heard::Nothing => News::Nothing,
         }
     }
 
     fn hear(&mut self, frame: FromGuard) -> News {
-        News::Event(match frame {
-            FromGuard::Hello(hello) if hello.version == VERSION => GuardEvent::Ready,
+        match &frame {
+            FromGuard::Hello(hello) if hello.version == VERSION => {}
             FromGuard::Hello(_) => {
                 self.remedy(Remedy::Kill);
                 return News::Nothing;
             }
-            FromGuard::Ack { seq } => {
-                self.pulse.answered(seq);
-                return News::Nothing;
-            }
-            FromGuard::Started { pid } => GuardEvent::Started { pid },
-            FromGuard::NotStarted(why) => {
-                self.sign_of_life(clock::now());
-                GuardEvent::NotStarted(why)
-            }
-            FromGuard::WorkerStopped { signal } => return News::WorkerStopped(signal),
-            FromGuard::WorkerContinued => return News::Nothing,
-            FromGuard::WorkerEnded(end) => GuardEvent::WorkerEnded(end),
-            FromGuard::LeftBehind { processes } => return News::LeftBehind(processes),
-            FromGuard::Stopping(why) => GuardEvent::Stopping(why),
-            FromGuard::Unkillable { process } => return News::Unkillable(process),
-            FromGuard::Empty { .. } => {
-                self.sign_of_life(clock::now());
-                GuardEvent::Empty
-            }
-        })
+            FromGuard::Ack { seq } => self.pulse.answered(*seq),
+            FromGuard::NotStarted(_) | FromGuard::Empty { .. } => self.sign_of_life(clock::now()),
+            FromGuard::Started { .. }
+            | FromGuard::WorkerStopped { .. }
+            | FromGuard::WorkerContinued
+            | FromGuard::WorkerEnded(_)
+            | FromGuard::LeftBehind { .. }
+            | FromGuard::Stopping(_)
+            | FromGuard::Unkillable { .. } => {}
+        }
+        News::of(frame)
     }
 
     /// Says that the keeper lives, and when it will say so again.
@@ -397,35 +376,5 @@ impl Link {
         } else {
             News::Unkillable(unkillable.join(", "))
         }
-    }
-
-    fn flush(&mut self) {
-        while let Some(frame) = self.outbox.front() {
-            match self.guard.channel().send(frame) {
-                Sent::Done => {
-                    self.outbox.pop_front();
-                }
-                Sent::Full => return,
-                // Its end says the rest.
-                Sent::Closed => self.outbox.clear(),
-            }
-        }
-    }
-}
-
-/// What the channel gave.
-enum Heard {
-    Frame(FromGuard),
-    Malformed,
-    Nothing,
-    Closed,
-}
-
-fn receive(channel: &Channel, buffer: &mut Buffer) -> Heard {
-    match channel.receive(buffer) {
-        Received::Frame(bytes) => FromGuard::decode(bytes).map_or(Heard::Malformed, Heard::Frame),
-        Received::TooLong => Heard::Malformed,
-        Received::Nothing => Heard::Nothing,
-        Received::Closed => Heard::Closed,
     }
 }

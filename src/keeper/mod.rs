@@ -2,8 +2,13 @@
 //! decides, and its commands are performed. Nothing in here decides about a
 //! lease, and nothing in here waits for anything but the next event.
 
+mod any_link;
+pub mod attach;
+mod attached;
 mod calls;
 pub mod claim;
+mod door;
+mod frames;
 mod heard;
 pub mod hooks;
 mod link;
@@ -25,10 +30,13 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use uuid::Uuid;
 
+pub use self::any_link::GuardFrom;
+
+use self::any_link::AnyLink;
 use self::calls::Calls;
 use self::claim::ClaimFile;
 use self::hooks::{HookSettings, Hooks};
-use self::link::{Link, News};
+use self::link::News;
 use self::signals::{Doing, Meaning, Terminal};
 use self::watchdog::{Watchdog, WatchdogSettings};
 use self::watcher::Watcher;
@@ -84,6 +92,11 @@ pub trait Audience {
     fn told(&mut self, transition: &Transition, keeper: &Keeper, now: BootInstant);
     /// The machine has made a step.
     fn stepped(&mut self, keeper: &Keeper, now: BootInstant);
+    /// How a term has ended, in words for whoever has started `attach`.
+    fn words(&self, outcome: &Outcome, now: BootInstant) -> String {
+        let _ = (outcome, now);
+        String::new()
+    }
     /// The worker says how it is (`STATUS=` of `sd_notify(3)`).
     fn worker_status(&mut self, text: &str);
 }
@@ -110,7 +123,7 @@ pub async fn run<S, A>(
     mut settings: Settings,
     store: S,
     watch: impl FnMut() -> S::Watch,
-    guard: GuardProcess,
+    guard: GuardFrom,
     claims: ClaimFile,
     audience: A,
 ) -> Result<Outcome>
@@ -126,7 +139,7 @@ where
         .map(|watchdog| Watchdog::new(watchdog, stop_timeout));
     Loop::<S, _, _> {
         keeper: Keeper::new(Arc::clone(&settings.config), &now()),
-        link: Link::new(guard)?,
+        link: AnyLink::new(guard)?,
         calls: Calls::start(store, settings.config.terms.clone()),
         watcher: Watcher::new(watch),
         signals: signals::catch(|signal| inherited::get().ignored().contains(signal))
@@ -172,7 +185,7 @@ fn now() -> Now {
 struct Loop<S: Store, B, A> {
     settings: Settings,
     keeper: Keeper,
-    link: Link,
+    link: AnyLink,
     claims: ClaimFile,
     calls: Calls,
     watcher: Watcher<S::Watch, B>,
@@ -305,7 +318,12 @@ where
     }
 
     fn signal(&mut self, signal: i32, typed: bool) {
-        match signals::meaning(signal, typed, self.doing(), self.terminal) {
+        let meaning = if self.link.is_attached() {
+            signals::meaning_to_serve(signal, typed, self.doing())
+        } else {
+            signals::meaning(signal, typed, self.doing(), self.terminal)
+        };
+        match meaning {
             Meaning::Stop(signal) => {
                 self.stop_asked = true;
                 self.happened(Event::Stop(StopCause::Signal(signal)));

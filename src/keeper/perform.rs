@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::link::Link;
+use super::any_link::{AnyLink, GuardFrom};
 use super::watchdog::Pace;
 use super::{Audience, Loop, now, start_guard};
 use crate::lease::keeper::event::{Command, Event, GuardEvent, StopCause, Transition};
@@ -61,7 +61,11 @@ where
                 self.killing = true;
                 self.link.kill(at);
             }
-            Command::Dismiss => self.link.dismiss(),
+            Command::Dismiss(outcome) => {
+                let audience = &self.audience;
+                let words = || audience.words(&outcome, at);
+                self.link.dismiss(&outcome, words);
+            }
             Command::NewGuard => return self.new_guard(),
             Command::Precheck => self.hooks.precheck(at),
             Command::Tell(transition) => self.tell(&transition, at),
@@ -107,7 +111,8 @@ where
     fn new_guard(&mut self) -> Option<Event> {
         self.stop_asked = false;
         self.killing = false;
-        match start_guard(&self.settings.setup, &self.claims).and_then(Link::new) {
+        let started = start_guard(&self.settings.setup, &self.claims);
+        match started.and_then(|guard| AnyLink::new(GuardFrom::Child(guard))) {
             Ok(link) => {
                 self.link = link;
                 // The end of the one before may have been told when it was
@@ -187,6 +192,9 @@ fn stop_words(cause: &StopCause) -> String {
     match cause {
         StopCause::Signal(signal) => {
             format!("leasewrap got {}", crate::sys::signals::name(*signal))
+        }
+        StopCause::Attach(signal) => {
+            format!("attach got {}", crate::sys::signals::name(*signal))
         }
         StopCause::StepDown => "asked to step down".to_owned(),
         StopCause::Unfit => "the precheck did not pass".to_owned(),

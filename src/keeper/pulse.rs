@@ -32,6 +32,8 @@ pub enum Remedy {
 /// What was asked and not answered yet.
 #[derive(Debug)]
 pub struct Pulse {
+    wake_after: Duration,
+    kill_answer_limit: Duration,
     seq: u32,
     unanswered: Option<Unanswered>,
     kill_at: Option<BootInstant>,
@@ -50,6 +52,8 @@ struct Unanswered {
 impl Default for Pulse {
     fn default() -> Self {
         Self {
+            wake_after: WAKE_AFTER,
+            kill_answer_limit: KILL_ANSWER_LIMIT,
             seq: 0,
             unanswered: None,
             kill_at: None,
@@ -59,6 +63,16 @@ impl Default for Pulse {
 }
 
 impl Pulse {
+    /// Of one that can be neither woken nor killed, so that nothing is won by
+    /// haste: `limit` is for every answer.
+    pub fn patient(limit: Duration) -> Self {
+        Self {
+            wake_after: limit,
+            kill_answer_limit: limit,
+            ..Self::default()
+        }
+    }
+
     /// Something has stopped the guard.
     pub fn stopped(&mut self, now: BootInstant) -> Remedy {
         let (before, last) = self.stops;
@@ -78,7 +92,7 @@ impl Pulse {
         if self.unanswered.is_none() {
             self.unanswered = Some(Unanswered {
                 seq: self.seq,
-                wake_at: now + WAKE_AFTER,
+                wake_at: now + self.wake_after,
                 woken: false,
             });
         }
@@ -108,7 +122,7 @@ impl Pulse {
         let limit = if stands_still {
             now
         } else {
-            now + KILL_ANSWER_LIMIT
+            now + self.kill_answer_limit
         };
         self.kill_at = Some(limit);
     }
@@ -122,7 +136,7 @@ impl Pulse {
             return Some(Remedy::Kill);
         }
         if now >= unanswered.wake_at {
-            unanswered.wake_at = now + WAKE_AFTER;
+            unanswered.wake_at = now + self.wake_after;
             unanswered.woken = true;
             return Some(Remedy::Wake);
         }

@@ -9,6 +9,8 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::{Cause, Origin};
 use signal_hook_tokio::SignalsInfo;
 
+use crate::sys::{signals, terminal};
+
 /// Those that end leasewrap as they end any program (the guard does the
 /// rest), those that cannot be caught, and PIPE, which a write to a closed
 /// stderr raises in leasewrap itself.
@@ -106,6 +108,34 @@ pub fn meaning(signal: i32, typed: bool, doing: Doing, terminal: Terminal) -> Me
     }
 }
 
+/// A signal has stopped the worker, whose guard is `guard`. leasewrap follows
+/// it where a shell takes over. Whether the worker is to be woken: then, or
+/// where nobody else would.
+pub fn follow(signal: i32, terminal: Terminal, guard: Option<i32>) -> bool {
+    let (SIGTSTP | SIGTTIN | SIGTTOU, true, Some(guard)) = (signal, terminal.shared, guard) else {
+        return false;
+    };
+    if terminal::shell_takes_over(guard) {
+        signals::stop_self(signal);
+    }
+    true
+}
+
+/// Decides on one signal that reaches `serve`, whose worker is in another
+/// container and has another terminal: nothing is passed on.
+pub fn meaning_to_serve(signal: i32, typed: bool, doing: Doing) -> Meaning {
+    match (signal, doing) {
+        (SIGCHLD, _) => Meaning::Child,
+        (SIGINT | SIGTERM, Doing::Stopping) => Meaning::HurryUp,
+        (SIGHUP | SIGQUIT, Doing::Stopping) => Meaning::Ignore,
+        (SIGHUP | SIGINT | SIGQUIT | SIGTERM, _) => Meaning::Stop(signal),
+        (SIGTSTP, Doing::StandingBy) if typed => Meaning::StopSelf(signal),
+        (_, Doing::StandingBy | Doing::Starting | Doing::Running | Doing::Stopping) => {
+            Meaning::Ignore
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,6 +213,24 @@ mod tests {
         assert_eq!(
             sent(SIGTSTP, Doing::Running, ON_TERMINAL),
             Meaning::PassOn(SIGTSTP)
+        );
+    }
+
+    #[test]
+    fn serve_stops_its_worker_and_passes_nothing_on() {
+        for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
+            for typed in [true, false] {
+                let meaning = meaning_to_serve(signal, typed, Doing::Running);
+                assert_eq!(meaning, Meaning::Stop(signal));
+            }
+        }
+        for signal in [libc::SIGUSR1, SIGTSTP, SIGCONT, libc::SIGWINCH] {
+            let meaning = meaning_to_serve(signal, true, Doing::Running);
+            assert_eq!(meaning, Meaning::Ignore);
+        }
+        assert_eq!(
+            meaning_to_serve(SIGTERM, false, Doing::Stopping),
+            Meaning::HurryUp
         );
     }
 

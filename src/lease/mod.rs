@@ -2,6 +2,7 @@
 //! checker run the very same code. Nothing here reads a clock, does I/O or
 //! draws a random number; `now` and jitter are arguments.
 
+pub mod attach;
 pub mod guard;
 pub mod ids;
 pub mod keeper;

@@ -117,6 +117,22 @@ pub enum SettingsError {
     },
 }
 
+/// Text of somebody else's without what would end the line or turn it round.
+pub(super) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            // Bidirectional controls (Unicode, UAX #9).
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                line.extend(character.escape_unicode());
+            }
+            _ if character.is_control() => line.extend(character.escape_default()),
+            _ => line.push(character),
+        }
+    }
+    line
+}
+
 impl StoreSettings {
     /// Reads and checks everything that can be checked without connecting.
     ///
@@ -154,7 +170,7 @@ impl StoreSettings {
         surroundings: &Surroundings,
     ) -> Result<Self, SettingsError> {
         if !alone {
-            let path = rest.to_owned();
+            let path = one_line(rest);
             let why = "is one database and cannot stand beside others; give one --db";
             return Err(SettingsError::Sqlite { path, why });
         }

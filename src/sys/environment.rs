@@ -8,7 +8,7 @@ use super::role::{GUARD_VARIABLE, RELEASE_VARIABLE};
 use crate::wire::{Content, PgOptions, Start};
 
 /// What configures this leasewrap, by what follows `LEASEWRAP_`.
-const OPTIONS: [&str; 40] = [
+const OPTIONS: [&str; 41] = [
     "CALL_TIMEOUT",
     "CONFLICT_EXIT_CODE",
     "DB",
@@ -38,6 +38,7 @@ const OPTIONS: [&str; 40] = [
     "SCHEMA",
     "SLOTS",
     "SOCKET",
+    "SOCKET_MODE",
     "STOP_SIGNAL",
     "STOP_TIMEOUT",
     "STOP_TO",

@@ -87,6 +87,34 @@ pub fn spawn(
     Ok(GuardProcess { probe, ..guard })
 }
 
+/// Starts the guard of `attach`. It has nothing to release: when the process
+/// that starts it is gone or stands still, it tells `serve` itself, by
+/// `serve`, that its tree is empty.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_for_attach(
+    program: &CStr,
+    inherited: &Inherited,
+    setup: &Setup,
+    serve: BorrowedFd<'_>,
+) -> Result<GuardProcess> {
+    let setup = SetupFile::create(setup)?;
+    let (channel, theirs) = Channel::pair()?;
+    let handed_down = [
+        theirs.as_raw_fd(),
+        setup.as_fd().as_raw_fd(),
+        serve.as_raw_fd(),
+    ];
+    let [socket, setup_fd, serve_fd] = handed_down;
+    let keeper = std::process::id();
+    let named = format!("socket={socket},setup={setup_fd},serve={serve_fd},keeper={keeper}");
+    let image = image(program, environment::for_guard(), &named);
+    fork_guard(image, channel, &handed_down, inherited, || {
+        inherited.hand_down();
+    })
+}
+
 /// Starts the guard of a hook. It has none of the caller's descriptors, and
 /// no terminal: a session of its own, so that what is typed reaches no hook.
 /// It has nothing to release, and leaves a keeper that stands still alone.

@@ -8,6 +8,7 @@
 //! | [`clock`], [`timer`] | the boot clock; alarms on it; the timers that act on a stopped process |
 //! | [`signals`], [`process`], [`tree`] | single processes and whole trees |
 //! | [`socket`], [`memfd`], [`release`] | what keeper, guard and releaser share |
+//! | [`listening`] | the socket of `serve` |
 //! | [`notify_socket`] | what the worker says of itself |
 //! | [`guard_process`], [`worker`], [`environment`], [`executable`] | starting guard and worker |
 //! | [`namespace`] | the worker's tree in a PID namespace of its own |
@@ -20,6 +21,7 @@ pub mod environment;
 pub mod executable;
 pub mod guard_process;
 pub mod inherited;
+pub mod listening;
 pub mod memfd;
 pub mod namespace;
 pub mod notify_socket;

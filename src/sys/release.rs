@@ -81,15 +81,23 @@ impl ReleaseTask {
     /// still, and kills it when it has not ended within a second. Whoever
     /// started leasewrap must see an end.
     pub fn see_to_keeper(&self) {
-        let (Keeper::StandsStill, Some(handle)) = (self.keeper, &self.handle) else {
-            return;
-        };
-        let handle = handle.as_fd();
-        if process::pidfd_signal(handle, libc::SIGCONT).is_err() {
-            return;
+        if let Some(handle) = &self.handle {
+            see_to_keeper(self.keeper, handle.as_fd());
         }
-        if !ends_within(handle, KEEPER_END_LIMIT) {
-            let _ = process::pidfd_signal(handle, libc::SIGKILL);
+    }
+}
+
+/// Wakes a keeper that stands still, and kills it when it has not ended
+/// within a second.
+pub fn see_to_keeper(keeper: Keeper, handle: BorrowedFd<'_>) {
+    match keeper {
+        Keeper::Lost(_) => {}
+        Keeper::StandsStill => {
+            if process::pidfd_signal(handle, libc::SIGCONT).is_ok()
+                && !ends_within(handle, KEEPER_END_LIMIT)
+            {
+                let _ = process::pidfd_signal(handle, libc::SIGKILL);
+            }
         }
     }
 }

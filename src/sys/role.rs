@@ -47,6 +47,9 @@ pub struct GuardStart {
     /// For the releaser; the guard itself never reads it. `None`: there is
     /// nothing to release (a hook's guard).
     pub release: Option<ReleaseFile>,
+    /// The connection of `attach` to `serve`, which is told the end of the
+    /// tree when the process that should do so does not.
+    pub serve: Option<Channel>,
     /// The keeper's process; `None` when it has ended already (its end of the
     /// channel is closed then), is not on this host, or is to be left alone.
     pub keeper: Option<OwnedFd>,
@@ -93,13 +96,21 @@ impl GuardStart {
     fn inherited(named: &OsStr) -> Option<Self> {
         let fields = Fields::of(named)?;
         let (socket, setup) = (fields.number("socket")?, fields.number("setup")?);
-        let release = fields.number("release");
-        let kept: Vec<_> = [socket, setup].into_iter().chain(release).collect();
+        let (release, serve) = (fields.number("release"), fields.number("serve"));
+        let kept: Vec<_> = [socket, setup]
+            .into_iter()
+            .chain(release)
+            .chain(serve)
+            .collect();
         Some(Self {
             channel: Channel::from_socket(take(socket)?),
             setup: SetupFile::inherited(take(setup)?),
             release: match release {
                 Some(release) => Some(ReleaseFile::inherited(take(release)?)),
+                None => None,
+            },
+            serve: match serve {
+                Some(serve) => Some(Channel::from_socket(take(serve)?)),
                 None => None,
             },
             keeper: fields.number("keeper").and_then(keeper),

@@ -1,7 +1,7 @@
 //! The channel between keeper and guard: frames over a `SOCK_SEQPACKET`
 //! socket (`unix(7)`), never blocking.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -10,6 +10,10 @@ use nix::sys::socket::{
 
 use super::{Result, SysError};
 use crate::wire::MAX_FRAME;
+use crate::wire::attach::Peer;
+
+/// `asm-generic/socket.h`, as on every architecture that leasewrap runs on.
+const SO_PEERPIDFD: libc::c_int = 77;
 
 /// One end.
 #[derive(Debug)]
@@ -100,10 +104,36 @@ impl Channel {
         }
     }
 
-    /// Who is at the other end, as of its connect: pid, uid and gid.
-    pub fn peer(&self) -> Option<(i32, u32, u32)> {
+    /// Who is at the other end, as of its connect (or its listen).
+    pub fn peer(&self) -> Option<Peer> {
         let peer = getsockopt(&self.socket, sockopt::PeerCredentials).ok()?;
-        Some((peer.pid(), peer.uid(), peer.gid()))
+        Some(Peer {
+            pid: peer.pid(),
+            uid: peer.uid(),
+            gid: peer.gid(),
+        })
+    }
+
+    /// A handle of the process at the other end, even where it has no number
+    /// in our PID namespace (`SO_PEERPIDFD`, Linux 6.5 and later).
+    pub fn peer_handle(&self) -> Option<OwnedFd> {
+        let mut handle: RawFd = -1;
+        let mut length = libc::socklen_t::try_from(std::mem::size_of::<RawFd>()).ok()?;
+        // SAFETY: both places outlive the call, and are as long as said.
+        let got = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_PEERPIDFD,
+                (&raw mut handle).cast(),
+                &raw mut length,
+            )
+        };
+        if got != 0 || handle < 0 {
+            return None;
+        }
+        // SAFETY: the kernel has just made it, for us alone (close-on-exec).
+        Some(unsafe { OwnedFd::from_raw_fd(handle) })
     }
 }
 

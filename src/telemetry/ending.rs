@@ -72,7 +72,9 @@ impl Ending<'_> {
             _ if self.runs_out_in.is_some() => Level::WARN,
             Outcome::Worker(WorkerEnd::Exited(0)) | Outcome::Signaled(_) => Level::INFO,
             Outcome::Worker(_) => match self.stop {
-                Some(StopCause::Signal(_) | StopCause::StepDown) => Level::INFO,
+                Some(StopCause::Signal(_) | StopCause::Attach(_) | StopCause::StepDown) => {
+                    Level::INFO
+                }
                 Some(StopCause::Unfit | StopCause::Watchdog) | None => Level::WARN,
             },
             Outcome::SteppedDown { .. } | Outcome::NotAcquired { .. } => Level::WARN,

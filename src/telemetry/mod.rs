@@ -21,7 +21,7 @@ use crate::lease::ids::LeaseName;
 
 /// The last line has this target: it is written whatever the filter says,
 /// unless the end is a good one.
-const LAST: &str = "leasewrap::ended";
+pub(crate) const LAST: &str = "leasewrap::ended";
 
 /// How long an exit waits for standard error to take what is left.
 const FLUSH: Duration = Duration::from_millis(200);
@@ -117,8 +117,13 @@ impl Telemetry {
 
     /// Says how it ended, in the last line, and flushes.
     pub fn end(&self, ending: &ending::Ending<'_>) {
+        self.last(|| ending.log());
+    }
+
+    /// Has `say` log the last line, and flushes.
+    pub fn last(&self, say: impl FnOnce()) {
         self.queue.show(None);
-        self.queue.urgently(|| ending.log());
+        self.queue.urgently(say);
         self.flush();
     }
 }

@@ -318,6 +318,7 @@ pub fn shown_label(label: &str) -> String {
 pub fn cause_words(cause: &StopCause) -> String {
     match cause {
         StopCause::Signal(signal) => format!("{} came", signal_name(*signal)),
+        StopCause::Attach(signal) => format!("{} came to attach", signal_name(*signal)),
         StopCause::StepDown => "an operator asked for it (step-down)".to_owned(),
         StopCause::Unfit => "the precheck says that this host is not fit to hold it".to_owned(),
         StopCause::Watchdog => "the worker has not fed its watchdog".to_owned(),

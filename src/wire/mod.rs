@@ -255,7 +255,7 @@ pub enum NotStarted {
 macro_rules! codec {
     ($($frame:ty),*) => {$(
         impl $frame {
-            /// Encodes the frame; never longer than [`MAX_FRAME`].
+            /// Encodes the frame; never longer than [`MAX_FRAME`](crate::wire::MAX_FRAME).
             pub fn encode(&self) -> Vec<u8> {
                 // A Vec grows as needed and every field is plain data, so
                 // serialization has nothing that could fail.
@@ -276,3 +276,6 @@ macro_rules! codec {
     )*};
 }
 codec!(ToGuard, FromGuard);
+
+// After the macro that it uses.
+pub mod attach;

@@ -9,8 +9,10 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
 pub mod db;
 mod hooks;
+mod keep;
 pub mod log;
 pub mod run;
+pub mod sidecar;
 pub mod timing;
 pub mod usage;
 pub mod values;

@@ -3,18 +3,16 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use super::db::{DbArgs, DbOptions};
-use super::hooks::HookArgs;
-use super::log::LogArgs;
-use super::timing::TimingArgs;
+use super::db::DbOptions;
+use super::keep::{Keep, KeepArgs};
 use super::usage::UsageError;
 use super::values;
 use crate::exit::{self, ExitCodes};
 use crate::http::listen::ListenAddress;
 use crate::keeper::hooks::HookSettings;
-use crate::lease::ids::{Label, LeaseName, TextError, Value};
+use crate::lease::ids::LeaseName;
 use crate::lease::keeper::Takeover;
 use crate::lease::record::Terms;
 use crate::lease::timing::Timing;
@@ -25,86 +23,18 @@ use crate::wire::StopTo;
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
     #[command(flatten)]
-    db: DbArgs,
-    #[command(flatten)]
-    lease: LeaseArgs,
+    keep: KeepArgs,
     #[command(flatten)]
     standby: StandbyArgs,
     #[command(flatten)]
-    timing: TimingArgs,
-    #[command(flatten)]
     worker: WorkerArgs,
-    #[command(flatten)]
-    hooks: HookArgs,
-    #[command(flatten)]
-    shown: ShownArgs,
-    #[command(flatten)]
-    log: LogArgs,
 
     /// The worker and its arguments, after --
     #[arg(last = true, value_name = "COMMAND", help_heading = None)]
     command: Vec<OsString>,
 }
 
-/// What is taken, and what is written into its row.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Lease")]
-struct LeaseArgs {
-    /// Name of the lease
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "LEASEWRAP_NAME",
-        hide_env_values = true
-    )]
-    #[arg(default_value = "default", value_parser = values::lease_name)]
-    name: LeaseName,
-
-    /// At most this many holders at once
-    #[arg(
-        long,
-        value_name = "N",
-        env = "LEASEWRAP_SLOTS",
-        hide_env_values = true
-    )]
-    #[arg(default_value = "1", value_parser = values::slots)]
-    slots: u32,
-
-    /// This holder's name for people [default: HOSTNAME/PID]
-    #[arg(
-        long,
-        value_name = "TEXT",
-        env = "LEASEWRAP_LABEL",
-        hide_env_values = true
-    )]
-    #[arg(value_parser = values::label)]
-    label: Option<Label>,
-
-    /// Published with the lease: an address, say
-    #[arg(
-        long,
-        value_name = "TEXT",
-        env = "LEASEWRAP_VALUE",
-        hide_env_values = true
-    )]
-    #[arg(default_value = "", hide_default_value = true, value_parser = values::value)]
-    value: Value,
-
-    /// Keep the lease taken until this long after it was acquired
-    ///
-    /// By the database's clock, and also when the worker ends sooner: a job
-    /// that several hosts' cron starts at the same minute runs once.
-    #[arg(
-        long,
-        value_name = "DURATION",
-        env = "LEASEWRAP_HOLD_AT_LEAST",
-        hide_env_values = true
-    )]
-    #[arg(default_value = "0s", hide_default_value = true, value_parser = values::duration)]
-    hold_at_least: Duration,
-}
-
-/// How a standby waits, and when it may take over.
+/// How a standby waits.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Standing by")]
 struct StandbyArgs {
@@ -128,32 +58,6 @@ struct StandbyArgs {
     #[arg(long, env = "LEASEWRAP_REJOIN", hide_env_values = true)]
     rejoin: bool,
 
-    /// When a lease that was not released may be taken
-    ///
-    /// observed: after watching it for 1.1 times the holder's ttl on the own
-    /// clock. clock: when the database's clock says that it has expired;
-    /// faster after a lost host, unsafe where that clock steps.
-    #[arg(
-        long,
-        value_name = "RULE",
-        env = "LEASEWRAP_TAKEOVER",
-        hide_env_values = true
-    )]
-    #[arg(value_enum, default_value = "observed")]
-    takeover: Rule,
-
-    /// Others wait this much longer before they take over from us
-    ///
-    /// For work whose effects outlast its process.
-    #[arg(
-        long,
-        value_name = "DURATION",
-        env = "LEASEWRAP_TAKEOVER_DELAY",
-        hide_env_values = true
-    )]
-    #[arg(default_value = "0s", hide_default_value = true, value_parser = values::duration)]
-    takeover_delay: Duration,
-
     /// Exit code when the lease was not acquired (0 to 255)
     #[arg(
         long,
@@ -165,33 +69,10 @@ struct StandbyArgs {
     conflict_exit_code: u8,
 }
 
-/// How the worker is stopped, and what it gets.
+/// What becomes of the worker.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Worker")]
 struct WorkerArgs {
-    /// Signal of an orderly stop
-    #[arg(
-        long,
-        value_name = "SIGNAL",
-        env = "LEASEWRAP_STOP_SIGNAL",
-        hide_env_values = true
-    )]
-    #[arg(default_value = "TERM", value_parser = values::stop_signal)]
-    stop_signal: i32,
-
-    /// Who gets that signal
-    ///
-    /// tree: every process of the worker, as systemd does, so that a program
-    /// behind sh -c gets it. worker: the first process alone.
-    #[arg(
-        long,
-        value_name = "WHOM",
-        env = "LEASEWRAP_STOP_TO",
-        hide_env_values = true
-    )]
-    #[arg(value_enum, default_value = "tree")]
-    stop_to: Whom,
-
     /// Exit code when the lease was lost (1 to 255)
     #[arg(
         long,
@@ -201,12 +82,6 @@ struct WorkerArgs {
     )]
     #[arg(default_value_t = exit::LOST, value_parser = values::nonzero_exit_code)]
     lost_exit_code: u8,
-
-    /// Give libpq programs the fencing token through PGOPTIONS
-    ///
-    /// PgBouncer refuses start-up parameters that it does not know.
-    #[arg(long, env = "LEASEWRAP_PGOPTIONS", hide_env_values = true)]
-    pgoptions: bool,
 
     /// Stop a worker that does not say WATCHDOG=1 at least this often
     ///
@@ -236,36 +111,6 @@ struct WorkerArgs {
     /// CAP_SYS_ADMIN or user namespaces.
     #[arg(long, env = "LEASEWRAP_PID_NAMESPACE", hide_env_values = true)]
     pid_namespace: bool,
-}
-
-/// Who may look.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Pages and probes")]
-struct ShownArgs {
-    /// Serve /, /livez, /readyz, /leader and /metrics there
-    ///
-    /// PORT (on loopback), HOST:PORT (IPv6 in brackets) or the absolute path of a
-    /// Unix socket.
-    #[arg(
-        long,
-        value_name = "ADDR",
-        env = "LEASEWRAP_LISTEN",
-        hide_env_values = true
-    )]
-    #[arg(value_parser = values::listen)]
-    listen: Option<ListenAddress>,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Whom {
-    Tree,
-    Worker,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Rule {
-    Observed,
-    Clock,
 }
 
 /// A run, checked.
@@ -327,58 +172,47 @@ impl RunArgs {
                 "no command to run; give it after --: leasewrap --db URL -- COMMAND [ARGS]...",
             ));
         }
-        let timing = self.timing.check()?;
-        let label = match self.lease.label {
-            Some(label) => label,
-            None => default_label().map_err(|error| {
-                UsageError::new(format!("--label: HOSTNAME/PID {error}; give one"))
-            })?,
-        };
+        let Keep {
+            db,
+            name,
+            slots,
+            terms,
+            takeover,
+            timing,
+            stop_signal,
+            stop_to,
+            pgoptions,
+            hooks,
+            listen,
+            log,
+        } = self.keep.check()?;
         Ok(RunOptions {
-            db: self.db.check()?,
-            name: self.lease.name,
-            slots: self.lease.slots,
-            terms: Terms {
-                ttl: timing.ttl(),
-                takeover_delay: self.standby.takeover_delay,
-                hold_at_least: self.lease.hold_at_least,
-                label,
-                value: self.lease.value,
-            },
+            db,
+            name,
+            slots,
+            terms,
             wait: if self.standby.no_wait {
                 Some(Duration::ZERO)
             } else {
                 self.standby.wait
             },
             rejoin: self.standby.rejoin,
-            takeover: match self.standby.takeover {
-                Rule::Observed => Takeover::Observed,
-                Rule::Clock => Takeover::Clock,
-            },
+            takeover,
             timing,
-            stop_signal: self.worker.stop_signal,
-            stop_to: match self.worker.stop_to {
-                Whom::Tree => StopTo::Tree,
-                Whom::Worker => StopTo::Worker,
-            },
+            stop_signal,
+            stop_to,
             exit_codes: ExitCodes {
                 lost: self.worker.lost_exit_code,
                 conflict: self.standby.conflict_exit_code,
             },
-            pgoptions: self.worker.pgoptions,
-            hooks: self.hooks.check(),
+            pgoptions,
+            hooks,
             worker_watchdog: self.worker.worker_watchdog,
             pass_notify: self.worker.pass_notify,
             pid_namespace: self.worker.pid_namespace,
-            listen: self.shown.listen,
+            listen,
             command: self.command,
-            log: self.log.check(),
+            log,
         })
     }
-}
-
-/// `HOSTNAME/PID`.
-fn default_label() -> Result<Label, TextError> {
-    let host = nix::unistd::gethostname().unwrap_or_default();
-    Label::new(format!("{}/{}", host.to_string_lossy(), std::process::id()))
 }

@@ -6,6 +6,7 @@ use clap::CommandFactory;
 use super::db::DbSource;
 use super::run::RunOptions;
 use super::{Cli, Parsed, Refused, definition, parse, variables};
+use crate::cli::commands::Commands;
 use crate::lease::keeper::Takeover;
 use crate::telemetry::Detail;
 use crate::wire::StopTo;
@@ -392,8 +393,10 @@ fn help_is_short_or_long_and_shows_no_value_of_a_variable() {
     for text in [&short, &long] {
         assert!(!text.contains("s3cret") && !text.contains("7s"), "{text}");
     }
+    // Those of the socket are not the run form's.
+    let all = format!("{long}{}", help(&["help", "serve"]));
     for variable in variables::VARIABLES {
-        assert!(long.contains(&format!("[env: {variable}]")), "{variable}");
+        assert!(all.contains(&format!("[env: {variable}]")), "{variable}");
     }
     for heading in [
         "Subcommands:",
@@ -407,4 +410,51 @@ fn help_is_short_or_long_and_shows_no_value_of_a_variable() {
         assert!(short.contains(heading), "{heading}: {short}");
     }
     assert!(help(&["completions", "--help"]).contains("leasewrap completions"));
+}
+
+#[test]
+fn the_two_halves_have_their_own_options() {
+    let serve = |line: &[&str], environment: &[(&str, &str)]| {
+        let line = [&["serve"], line].concat();
+        match read(&line, environment) {
+            Ok(Parsed::Command(command)) => match *command {
+                Commands::Serve(arguments) => arguments.check(),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{line:?}: {other:?}"),
+        }
+    };
+    let options = serve(
+        &["--db", DB, "--name", "n", "--listen", "8080"],
+        &[("LEASEWRAP_SOCKET", "/s"), ("LEASEWRAP_SOCKET_MODE", "660")],
+    )
+    .unwrap();
+    assert_eq!(
+        (options.mode, options.run.name.as_str()),
+        (Some(0o660), "n")
+    );
+    assert_eq!(options.socket, std::path::Path::new("/s"));
+    assert!(options.run.wait.is_none() && !options.run.rejoin);
+    let said = serve(&["--db", DB], &[]).unwrap_err().to_string();
+    assert!(said.contains("LEASEWRAP_SOCKET"), "{said}");
+    let said = serve(&["--socket", "/s"], &[]).unwrap_err().to_string();
+    assert!(said.contains("no database"), "{said}");
+    for mode in ["9", "1777", "0400", "rw", ""] {
+        let said = usage(&["serve", "--db", DB, "--socket-mode", mode], &[]);
+        assert!(said.contains("--socket-mode"), "{said}");
+    }
+    let attach = |line: &[&str]| match read(line, &[("LEASEWRAP_WAIT", "3s")]) {
+        Ok(Parsed::Command(command)) => match *command {
+            Commands::Attach(arguments) => arguments.check(),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{line:?}: {other:?}"),
+    };
+    let options = attach(&["attach", "--socket", "/s", "--", "w", "--wait"]).unwrap();
+    assert_eq!(options.command, ["w", "--wait"]);
+    assert_eq!(options.wait, Some(Duration::from_secs(3)));
+    let said = attach(&["attach", "--socket", "/s"]).unwrap_err();
+    assert!(said.to_string().contains("no command"), "{said}");
+    let said = usage(&["attach", "--db", DB, "--", "w"], &[]);
+    assert!(said.contains("--db"), "{said}");
 }

@@ -172,7 +172,7 @@ impl Running {
                 process,
                 "cannot kill {process} of the {self}"
             ),
-            News::WorkerStopped(_) | News::Nothing => {}
+            News::WorkerStopped(_) | News::StopAsked(_) | News::Nothing => {}
         }
         Progress {
             concluded: !knew && self.verdict.is_some(),

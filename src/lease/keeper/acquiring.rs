@@ -170,7 +170,9 @@ impl Acquiring {
             // The next look will show it.
             Event::Changed
             // There is no worker that could be stopped.
-            | Event::Stop(StopCause::StepDown | StopCause::Unfit | StopCause::Watchdog)
+            | Event::Stop(
+                StopCause::Attach(_) | StopCause::StepDown | StopCause::Unfit | StopCause::Watchdog,
+            )
             // No such call is under way.
             | Event::Released(_)
             // Of a term that is over.

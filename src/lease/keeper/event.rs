@@ -83,6 +83,9 @@ pub enum GuardEvent {
 pub enum StopCause {
     /// A process sent this signal to leasewrap.
     Signal(i32),
+    /// A process sent this signal to `attach`, which has begun the stop.
+    /// `serve` itself goes on.
+    Attach(i32),
     /// An operator's `step-down`.
     StepDown,
     /// `--precheck` says: not fit to hold.
@@ -95,7 +98,7 @@ impl StopCause {
     /// For machines.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Signal(_) => "signal",
+            Self::Signal(_) | Self::Attach(_) => "signal",
             Self::StepDown => "step-down",
             Self::Unfit => "precheck",
             Self::Watchdog => "watchdog",
@@ -177,8 +180,9 @@ pub enum Command {
     /// the tree with it: that is reported as `Gone` and `Swept`.
     KillTree,
     /// Tell the guard to end: it has nothing (any more). What is heard of
-    /// that guard from then on is not reported.
-    Dismiss,
+    /// that guard from then on is not reported. How it ended is for one that
+    /// is attached, and has an exit code of its own.
+    Dismiss(Outcome),
     /// The guard was dismissed or is gone; start a new one (`--rejoin`).
     /// Answered by [`GuardEvent::Ready`], or by [`GuardEvent::Gone`].
     NewGuard,

@@ -143,7 +143,9 @@ impl Releasing {
             // The first try is under way, and is short.
             Event::HurryUp
             // There is no worker any more.
-            | Event::Stop(StopCause::StepDown | StopCause::Unfit | StopCause::Watchdog)
+            | Event::Stop(
+                StopCause::Attach(_) | StopCause::StepDown | StopCause::Unfit | StopCause::Watchdog,
+            )
             // The guard has done its work; whatever becomes of it now does
             // not matter, and the next one is not asked for yet.
             | Event::Guard(_)
@@ -244,8 +246,8 @@ impl Releasing {
         out.push(Command::Tell(Transition::Released { slot, result }));
         match self.then {
             Then::End(outcome) => standby::end(outcome, out),
-            Then::StandBy { outcome: _, pause } => {
-                out.push(Command::Dismiss);
+            Then::StandBy { outcome, pause } => {
+                out.push(Command::Dismiss(outcome));
                 if !context.config.attached {
                     out.push(Command::NewGuard);
                 }

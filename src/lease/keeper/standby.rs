@@ -147,7 +147,9 @@ impl Standby {
                 self.finish(Outcome::Signaled(signal), context, out)
             }
             // There is no worker that could be stopped.
-            Event::Stop(StopCause::StepDown | StopCause::Unfit | StopCause::Watchdog)
+            Event::Stop(
+                StopCause::Attach(_) | StopCause::StepDown | StopCause::Unfit | StopCause::Watchdog,
+            )
             | Event::HurryUp
             // No such call is under way while standing by.
             | Event::Acquired { .. }
@@ -405,7 +407,7 @@ impl Standby {
 
 /// Ends a keeper that holds nothing.
 pub(super) fn end(outcome: Outcome, out: &mut Commands) -> State {
-    out.push(Command::Dismiss);
+    out.push(Command::Dismiss(outcome.clone()));
     out.push(Command::End(outcome));
     State::Ended
 }

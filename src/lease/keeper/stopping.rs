@@ -127,7 +127,9 @@ impl Stopping {
             Event::HurryUp => self.hurry_up(context, out),
             Event::Fit(_) => self.tenure.prechecking = false,
             // It is being stopped already.
-            Event::Stop(StopCause::StepDown | StopCause::Unfit | StopCause::Watchdog)
+            Event::Stop(
+                StopCause::Attach(_) | StopCause::StepDown | StopCause::Unfit | StopCause::Watchdog,
+            )
             | Event::Checked(Renewed::Granted { .. } | Renewed::Unknown(_))
             // While standing by only.
             | Event::Changed
@@ -319,9 +321,8 @@ impl Stopping {
             (Cause::Asked(_) | Cause::Worker, Some(end)) => Outcome::Worker(end),
             (Cause::Asked(StopCause::Signal(signal)), None) => Outcome::Signaled(*signal),
             // A guard that says nothing of its worker is as good as dead.
-            (Cause::Asked(StopCause::StepDown) | Cause::Worker, None) | (Cause::GuardDied, _) => {
-                Outcome::GuardDied
-            }
+            (Cause::Asked(StopCause::Attach(_) | StopCause::StepDown) | Cause::Worker, None)
+            | (Cause::GuardDied, _) => Outcome::GuardDied,
         }
     }
 
@@ -333,7 +334,10 @@ impl Stopping {
                 config.rejoin
             }
             (Cause::Worker | Cause::GuardDied, _)
-            | (Cause::Asked(StopCause::Signal(_) | StopCause::Watchdog), _) => false,
+            | (
+                Cause::Asked(StopCause::Signal(_) | StopCause::Attach(_) | StopCause::Watchdog),
+                _,
+            ) => false,
         };
         if self.signaled || !(rejoins || config.attached) {
             return Then::End(outcome);
@@ -351,7 +355,12 @@ impl Stopping {
 /// everything else is `--stop-signal`.
 fn stop_signal(cause: &StopCause) -> Option<i32> {
     match cause {
-        StopCause::Signal(signal @ (SIGINT | SIGQUIT)) => Some(*signal),
-        StopCause::Signal(_) | StopCause::StepDown | StopCause::Unfit | StopCause::Watchdog => None,
+        StopCause::Signal(signal @ (SIGINT | SIGQUIT))
+        | StopCause::Attach(signal @ (SIGINT | SIGQUIT)) => Some(*signal),
+        StopCause::Signal(_)
+        | StopCause::Attach(_)
+        | StopCause::StepDown
+        | StopCause::Unfit
+        | StopCause::Watchdog => None,
     }
 }

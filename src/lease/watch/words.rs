@@ -48,7 +48,7 @@ pub enum Doubt {
 pub enum Reason {
     /// Nothing has been tried yet.
     Starting,
-    /// The guard is not ready.
+    /// No guard is there that could start a worker.
     NoGuard,
     /// It is held.
     Held {
@@ -176,7 +176,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Starting => f.write_str("nothing is known of it yet"),
-            Self::NoGuard => f.write_str("the guard is not ready"),
+            Self::NoGuard => f.write_str("no guard is there (yet)"),
             Self::Held { label, expires_in } => {
                 write!(
                     f,

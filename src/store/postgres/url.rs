@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::store::settings::one_line;
+
 /// Keywords of libpq and their values, as they were written.
 pub type Parameters = BTreeMap<&'static str, String>;
 
@@ -19,7 +21,7 @@ impl UrlError {
     /// `what` is wrong; `right` would be right.
     pub(super) fn new(what: impl Into<String>, right: impl Into<String>) -> Self {
         Self {
-            what: what.into(),
+            what: one_line(&what.into()),
             right: right.into(),
         }
     }

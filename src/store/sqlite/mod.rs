@@ -23,7 +23,7 @@ use self::host::Host;
 use self::link::{Failure, Link, Make, Rows};
 pub use self::watch::SqliteWatch;
 use super::deadline::Deadline;
-use super::settings::SettingsError;
+use super::settings::{SettingsError, one_line};
 use super::{Attempt, Clock, Store, Timed};
 use crate::lease::ids::{Incarnation, LeaseName};
 use crate::lease::record::{Acquire, Acquired, Observed, Released, Renewed, Term, Terms, Unknown};
@@ -53,7 +53,7 @@ impl SqliteSettings {
             return Ok(Self { path });
         };
         Err(SettingsError::Sqlite {
-            path: path.to_owned(),
+            path: one_line(path),
             why,
         })
     }

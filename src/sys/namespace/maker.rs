@@ -82,6 +82,9 @@ impl<'a> Maker<'a> {
         // are ignored as in the guard, so that nothing queues up; the faults
         // end it.
         signals::set_disposition(libc::SIGCHLD, Disposition::Ignored);
+        // And its name: the other one gets a new one when it executes.
+        process::set_name(INIT_NAME);
+        entry::show_as(INIT_NAME);
         let init = match fork_sibling() {
             Ok(0) => run_init(held),
             Ok(pid) => pid,
@@ -157,8 +160,6 @@ fn run_init(held: &OwnedFd) -> ! {
     // Of the guard's memory it is a copy; and that of a worker with all
     // capabilities of a user namespace must not look into it either.
     set_dumpable(false);
-    process::set_name(INIT_NAME);
-    entry::show_as(INIT_NAME);
     // What is typed at the terminal, and `kill -9 %1`, are not for it; and it
     // is nobody whom job control has to count.
     process::leave_process_group();

@@ -6,10 +6,12 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::pipe2;
 
@@ -65,6 +67,9 @@ pub struct Probe {
 
 const WHAT: &str = "try a PID namespace";
 
+/// Whoever has not answered by then stands still.
+const LIMIT: Duration = Duration::from_secs(10);
+
 /// Begins the attempt in a process of its own.
 ///
 /// # Errors
@@ -117,6 +122,12 @@ impl Probe {
 }
 
 fn read(from: &mut File) -> std::result::Result<Way, Refusal> {
+    let limit = PollTimeout::try_from(LIMIT).unwrap_or(PollTimeout::MAX);
+    let mut waited = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
+    // Cut short by a signal it is read all the same.
+    if poll(&mut waited, limit) == Ok(0) {
+        return Err(Refusal::new(Step::Fork, Errno::ETIMEDOUT));
+    }
     let mut bytes = Record::BYTES;
     let read = from.read_exact(&mut bytes).ok();
     match read.and_then(|()| Record::decode(bytes)) {

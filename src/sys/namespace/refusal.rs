@@ -161,6 +161,7 @@ impl Refusal {
             (Step::Fork, Errno::ECHILD) => {
                 "a process in between was killed (the kernel log, if memory ran out)".to_owned()
             }
+            (Step::Fork, Errno::ETIMEDOUT) => "the guard does not answer".to_owned(),
             (step, errno) => format!("{}: {errno}", of_step(step)),
         }
     }

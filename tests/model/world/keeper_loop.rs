@@ -216,7 +216,7 @@ impl World {
                 self.guard_dies(host);
             }
             Command::KillTree => self.hosts[host].to_guard.push_back(ToGuard::Kill),
-            Command::Dismiss => {
+            Command::Dismiss(_) => {
                 self.hosts[host].gone_told = true;
                 self.hosts[host].to_guard.push_back(ToGuard::Dismiss);
             }

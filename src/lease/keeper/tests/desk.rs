@@ -180,7 +180,7 @@ pub fn acquisition(commands: &[Command]) -> Acquire {
 }
 
 pub fn ended(outcome: Outcome) -> Vec<Command> {
-    vec![Command::Dismiss, Command::End(outcome)]
+    vec![Command::Dismiss(outcome.clone()), Command::End(outcome)]
 }
 
 pub fn held(token: i64, revision: i64) -> Record {

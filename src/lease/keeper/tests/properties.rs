@@ -166,7 +166,7 @@ impl Run {
             Command::Precheck
             | Command::StopTree { .. }
             | Command::KillTree
-            | Command::Dismiss
+            | Command::Dismiss(_)
             | Command::Tell(_) => {}
         }
     }

@@ -166,7 +166,12 @@ fn rejoining_follows_a_loss_a_failed_precheck_and_a_step_down() {
         desk.hears(cause.clone());
         desk.worker_ends(0);
         let commands = desk.released(Released::Done);
-        let [Command::Dismiss, Command::NewGuard, Command::Observe { .. }] = commands[..] else {
+        let [
+            Command::Dismiss(_),
+            Command::NewGuard,
+            Command::Observe { .. },
+        ] = commands[..]
+        else {
             panic!("{cause:?}: {commands:?}");
         };
         desk.guard(GuardEvent::Ready);
@@ -197,7 +202,7 @@ fn nothing_else_is_followed_by_rejoining() {
         desk.worker_ends(0);
         let commands = desk.released(Released::Done);
         assert!(
-            matches!(commands[..], [Command::Dismiss, Command::End(_)]),
+            matches!(commands[..], [Command::Dismiss(_), Command::End(_)]),
             "{commands:?}"
         );
     };
@@ -226,7 +231,7 @@ fn an_attached_guard_is_waited_for_again() {
         ..config()
     });
     let commands = desk.released(Released::Done);
-    let [Command::Dismiss, Command::Observe { .. }] = commands[..] else {
+    let [Command::Dismiss(_), Command::Observe { .. }] = commands[..] else {
         panic!("{commands:?}");
     };
     assert_eq!(desk.sees(vec![held(9, 1)]), []);

@@ -107,7 +107,7 @@ fn no_wait_ends_with_what_the_first_look_shows() {
     };
     let mut desk = Desk::new(config.clone());
     let [
-        Command::Dismiss,
+        Command::Dismiss(_),
         Command::End(Outcome::NotAcquired {
             why: Reason::Held { .. },
         }),

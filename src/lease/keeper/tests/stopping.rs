@@ -25,7 +25,7 @@ fn outcome(desk: &mut Desk) -> Outcome {
         "{commands:?}"
     );
     match &desk.released(Released::Done)[..] {
-        [Command::Dismiss, Command::End(outcome)] => outcome.clone(),
+        [Command::Dismiss(_), Command::End(outcome)] => outcome.clone(),
         other => panic!("{other:?}"),
     }
 }
@@ -246,7 +246,7 @@ fn the_lease_of_an_attached_guard_that_leaves_runs_out() {
     let mut desk = Desk::holding(config);
     desk.at(second(5));
     let commands = desk.guard(GuardEvent::Gone);
-    let [Command::Dismiss, Command::Observe { .. }] = commands[..] else {
+    let [Command::Dismiss(_), Command::Observe { .. }] = commands[..] else {
         panic!("{commands:?}");
     };
     let left = Duration::from_secs(25);
@@ -254,6 +254,38 @@ fn the_lease_of_an_attached_guard_that_leaves_runs_out() {
         |told| matches!(told, Transition::Released { result, .. } if *result == GivenBack::RunsOut { left })
     ));
     assert_eq!(desk.keeper.phase(), Phase::Standby);
+}
+
+#[test]
+fn a_stop_that_attach_has_begun_ends_the_term_and_not_the_keeper() {
+    let config = Config {
+        attached: true,
+        ..config()
+    };
+    let mut desk = Desk::holding(config);
+    let commands = desk.hears(Event::Stop(StopCause::Attach(2)));
+    assert!(
+        matches!(
+            commands[..],
+            [Command::StopTree {
+                signal: Some(2),
+                ..
+            }]
+        ),
+        "{commands:?}"
+    );
+    // A second one is the guard's business: it is nearer to the worker.
+    assert_eq!(desk.hears(Event::Stop(StopCause::Attach(2))), []);
+    desk.guard(GuardEvent::WorkerEnded(WorkerEnd::Exited(4)));
+    desk.guard(GuardEvent::Empty);
+    let commands = desk.released(Released::Done);
+    let [
+        Command::Dismiss(Outcome::Worker(WorkerEnd::Exited(4))),
+        Command::Observe { .. },
+    ] = commands[..]
+    else {
+        panic!("{commands:?}");
+    };
 }
 
 #[test]

@@ -1,0 +1,180 @@
+//! `attach`: the guard's half, in the worker's container.
+
+use super::args::sidecar::{AttachArgs, AttachOptions};
+use super::run;
+use crate::exit::{self, ExitCodes};
+use crate::keeper::attach::{self, Ended, Settings};
+use crate::lease::attach::How;
+use crate::lease::keeper::event::Outcome;
+use crate::lease::timing::Rounded;
+use crate::sys::listening::{self, SocketError};
+use crate::sys::{SysError, inherited, namespace, signals};
+use crate::telemetry::{LAST, Telemetry};
+use crate::wire::{NotStarted, WorkerEnd};
+
+impl AttachArgs {
+    /// Runs a worker; the result is the exit code.
+    pub fn perform(self) -> u8 {
+        let options = match self.check() {
+            Ok(options) => options,
+            Err(error) => return super::args::Refused::Usage(error).tell(),
+        };
+        if let Err(error) = listening::check(&options.socket) {
+            super::say(&format!("leasewrap: cannot {error}"));
+            return match error {
+                SocketError::TooLong { .. } => exit::USAGE,
+                SocketError::InUse { .. }
+                | SocketError::Foreign { .. }
+                | SocketError::Io { .. } => exit::FAILED,
+            };
+        }
+        // Before a lease is thought of.
+        let setup = match run::setup(&options.command, options.pid_namespace) {
+            Ok(setup) => setup,
+            Err(unusable) => {
+                super::say(&format!("leasewrap: cannot {unusable}"));
+                let errno = unusable.errno();
+                return options
+                    .exit_codes
+                    .of(&Outcome::NotStarted(NotStarted::Exec { errno }));
+            }
+        };
+        if options.pid_namespace
+            && let Err(why) = namespace_is_possible()
+        {
+            super::say(&format!("leasewrap: cannot {why}"));
+            return exit::FAILED;
+        }
+        let settings = Settings {
+            socket: options.socket.clone(),
+            setup,
+            wait: options.wait,
+        };
+        match until_the_end(settings, &options) {
+            Ok(code) => code,
+            Err(error) => run::failed(&error),
+        }
+    }
+}
+
+/// Tries it, before anybody waits for a lease.
+fn namespace_is_possible() -> Result<(), String> {
+    let probe = namespace::probe().map_err(|error| error.to_string())?;
+    let answer = probe.answer().map_err(|refusal| refusal.to_string());
+    answer.map(|_| ())
+}
+
+fn until_the_end(settings: Settings, options: &AttachOptions) -> Result<u8, SysError> {
+    run::settle_in()?;
+    // For the guard: there is one whenever serve is found.
+    inherited::get().withhold();
+    let telemetry = Telemetry::start(&options.log).map_err(SysError::on("start the log"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(SysError::on("start a runtime"))?;
+    let ended = runtime.block_on(attach::run(settings));
+    runtime.shutdown_background();
+    let ended = ended.inspect_err(|_| telemetry.flush())?;
+    let code = code(&ended.end.how, options.exit_codes);
+    telemetry.last(|| log(&ended, code, options));
+    Ok(code)
+}
+
+fn code(how: &How, codes: ExitCodes) -> u8 {
+    match how {
+        How::Worker(end) => codes.of(&Outcome::Worker(*end)),
+        How::SteppedDown => exit::STEPPED_DOWN,
+        How::Lost => codes.lost,
+        How::NotStarted(why) => codes.of(&Outcome::NotStarted(why.clone())),
+        How::NotAcquired => codes.conflict,
+        How::Signaled(signal) => exit::of_signal(*signal),
+        How::Failed(_) => exit::FAILED,
+    }
+}
+
+/// The last line.
+fn log(ended: &Ended, exit_code: u8, options: &AttachOptions) {
+    let text = text(ended, options);
+    let (waited_ms, held_ms) = (
+        ended.waited.as_millis(),
+        ended.held.map(|held| held.as_millis()),
+    );
+    macro_rules! say {
+        ($level:expr) => {
+            tracing::event!(
+                target: LAST,
+                $level,
+                event = "ended",
+                outcome = kind(&ended.end.how),
+                exit_code,
+                waited_ms,
+                held_ms,
+                "{text}"
+            )
+        };
+    }
+    match &ended.end.how {
+        How::Worker(WorkerEnd::Exited(0)) | How::Signaled(_) => say!(tracing::Level::INFO),
+        How::Worker(_) if ended.end.asked => say!(tracing::Level::INFO),
+        How::Worker(_) | How::SteppedDown | How::NotAcquired => say!(tracing::Level::WARN),
+        How::Lost | How::NotStarted(_) | How::Failed(_) => say!(tracing::Level::ERROR),
+    }
+}
+
+/// For machines, as a run names them.
+fn kind(how: &How) -> &'static str {
+    match how {
+        How::Worker(_) => "worker",
+        How::SteppedDown => "stepped-down",
+        How::Lost => "lost",
+        How::NotStarted(_) => "not-started",
+        How::NotAcquired => "not-acquired",
+        How::Signaled(_) => "signal",
+        How::Failed(_) => "failed",
+    }
+}
+
+fn text(ended: &Ended, options: &AttachOptions) -> String {
+    if let Some(message) = &ended.end.message {
+        return message.clone();
+    }
+    let after = ended
+        .held
+        .map_or_else(String::new, |held| format!(" after {}", Rounded(held)));
+    let program = options.command.first().map(|word| word.to_string_lossy());
+    let program = program.unwrap_or_default();
+    let socket = options.socket.display();
+    match &ended.end.how {
+        How::Worker(WorkerEnd::Exited(code)) => {
+            format!("the worker ended with exit code {code}{after}")
+        }
+        How::Worker(WorkerEnd::Signaled(signal)) => {
+            format!("the worker was ended by {}{after}", signals::name(*signal))
+        }
+        How::SteppedDown => format!("stepped down{after}"),
+        How::Lost => format!(
+            "lease lost{after}: serve is gone, or has not extended the deadline in time; the worker was killed; look at the log of serve ({socket})"
+        ),
+        How::NotStarted(NotStarted::Late) => format!(
+            "lease lost before {program} was started: this host was too slow; give serve a longer --ttl"
+        ),
+        How::NotStarted(NotStarted::Exec { errno }) => format!(
+            "cannot execute {program}: {}",
+            std::io::Error::from_raw_os_error(*errno)
+        ),
+        How::NotStarted(NotStarted::Failed { message }) => {
+            format!("cannot start {program}: {message}")
+        }
+        How::NotAcquired => format!(
+            "lease not acquired within {}: look at the log of serve ({socket}), or at leasewrap status",
+            Rounded(ended.waited)
+        ),
+        How::Signaled(signal) => format!(
+            "{} came after {} of standing by",
+            signals::name(*signal),
+            Rounded(ended.waited)
+        ),
+        How::Failed(why) => why.clone(),
+    }
+}

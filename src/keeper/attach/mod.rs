@@ -1,0 +1,346 @@
+//! The loop of `attach`: what happens becomes an [`Event`], the machine of
+//! [`crate::lease::attach`] decides, and its actions are performed. It has no
+//! store and no credentials: `serve` on one side, its own guard on the other.
+
+mod serve;
+mod tell;
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::low_level::siginfo::Origin;
+use signal_hook_tokio::SignalsInfo;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use self::serve::{Serve, hear};
+use super::link::{Link, News};
+use super::signals::{self, Doing, Meaning, Terminal};
+use super::{KILLING_LIMIT, SELF_KILL_AFTER, terminal_of};
+use crate::lease::attach::{Action, Attach, End, Event, Now, Phase, Told};
+use crate::lease::keeper::event::GuardEvent;
+use crate::lease::time::BootInstant;
+use crate::lease::timing::Chance;
+use crate::sys::guard_process::{THIS_PROGRAM, spawn_for_attach};
+use crate::sys::memfd::Setup;
+use crate::sys::timer::{BootTimer, SelfKill};
+use crate::sys::{Result, SysError, clock, inherited, process, readiness};
+use crate::wire::attach::FromAttach;
+use crate::wire::{FromGuard, Hello, ToGuard, VERSION};
+
+/// Everything that `attach` needs and that does not change.
+#[derive(Debug)]
+pub struct Settings {
+    /// Where `serve` listens.
+    pub socket: PathBuf,
+    /// The worker's command.
+    pub setup: Setup,
+    /// `--wait`.
+    pub wait: Option<Duration>,
+}
+
+/// How it ended, and when what happened.
+#[derive(Debug)]
+pub struct Ended {
+    /// How.
+    pub end: End,
+    /// Until the lease was held.
+    pub waited: Duration,
+    /// From then on.
+    pub held: Option<Duration>,
+}
+
+/// Runs until nothing remains to be done.
+///
+/// # Errors
+/// When the loop's own descriptors cannot be had: nothing was started then.
+pub async fn run(settings: Settings) -> Result<Ended> {
+    let timer = BootTimer::new()?;
+    let began = clock::now();
+    let hello = Hello {
+        version: VERSION,
+        time_namespace: clock::time_namespace(),
+    };
+    let first_process = std::process::id() == 1;
+    Front {
+        machine: Attach::new(hello.clone(), first_process, settings.wait, &now()),
+        hello,
+        link: None,
+        serve: None,
+        signals: signals::catch(|signal| inherited::get().ignored().contains(signal))
+            .map_err(SysError::on("catch signals"))?,
+        timer_fired: readiness::watch(timer.as_fd(), Interest::READABLE)?,
+        timer,
+        self_kill: SelfKill::new()?,
+        terminal: terminal_of(inherited::get()),
+        stop_asked: false,
+        end: None,
+        began,
+        held_since: None,
+        settings,
+    }
+    .run()
+    .await
+}
+
+fn now() -> Now {
+    Now {
+        at: clock::now(),
+        chance: Chance(rand::random()),
+    }
+}
+
+struct Front {
+    settings: Settings,
+    machine: Attach,
+    hello: Hello,
+    link: Option<Link>,
+    serve: Option<Serve>,
+    signals: SignalsInfo<WithOrigin>,
+    timer: BootTimer,
+    timer_fired: AsyncFd<OwnedFd>,
+    self_kill: SelfKill,
+    terminal: Terminal,
+    /// A signal has asked for a stop.
+    stop_asked: bool,
+    end: Option<End>,
+    began: BootInstant,
+    held_since: Option<BootInstant>,
+}
+
+/// What `select!` has seen.
+enum Seen {
+    Time,
+    Signal(Option<Origin>),
+    Guard(News),
+    Serve(Option<Event>),
+}
+
+async fn news(link: Option<&mut Link>) -> News {
+    match link {
+        Some(link) => link.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Front {
+    async fn run(mut self) -> Result<Ended> {
+        self.happened(Event::Wake);
+        loop {
+            if let Some(end) = self.end.take() {
+                let at = clock::now();
+                return Ok(Ended {
+                    end,
+                    waited: self.held_since.unwrap_or(at).saturating_since(self.began),
+                    held: self.held_since.map(|since| at.saturating_since(since)),
+                });
+            }
+            self.set_timers()?;
+            let seen = tokio::select! {
+                biased;
+                ready = self.timer_fired.readable() => {
+                    if let Ok(mut ready) = ready {
+                        ready.clear_ready();
+                    }
+                    Seen::Time
+                }
+                origin = self.signals.next() => Seen::Signal(origin),
+                news = news(self.link.as_mut()) => Seen::Guard(news),
+                // Last: whoever listens there may say anything, without end.
+                event = hear(self.serve.as_mut(), &self.hello) => Seen::Serve(event),
+            };
+            match seen {
+                Seen::Time => self.time(),
+                Seen::Signal(Some(origin)) => self.signal(&origin),
+                // The stream ends only when its handle is closed, which
+                // nobody does.
+                Seen::Signal(None) => {}
+                Seen::Guard(news) => self.news(news),
+                Seen::Serve(Some(event)) => self.happened(event),
+                Seen::Serve(None) => {}
+            }
+        }
+    }
+
+    fn set_timers(&mut self) -> Result<()> {
+        let link = self.link.as_ref().and_then(Link::next_wakeup);
+        let next = [self.machine.next_wakeup(), link];
+        self.timer.set(next.into_iter().flatten().min())?;
+        self.self_kill.set(match self.machine.deadline() {
+            Some(_) if self.machine.is_killing() => Some(clock::now() + KILLING_LIMIT),
+            Some(deadline) => Some(deadline + SELF_KILL_AFTER),
+            None => None,
+        })
+    }
+
+    fn time(&mut self) {
+        self.timer.consume();
+        let at = clock::now();
+        if let Some(link) = &mut self.link {
+            let news = link.wake(at, &[]);
+            self.news(news);
+        }
+        if self.machine.next_wakeup().is_some_and(|due| at >= due) {
+            self.happened(Event::Wake);
+        }
+    }
+
+    fn signal(&mut self, origin: &Origin) {
+        let typed = signals::typed(origin);
+        match signals::meaning(origin.signal, typed, self.doing(), self.terminal) {
+            Meaning::Stop(signal) => {
+                self.stop_asked = true;
+                self.happened(Event::Stop(signal));
+            }
+            Meaning::HurryUp => self.happened(Event::HurryUp),
+            Meaning::PassOn(signal) => self.pass_on(signal),
+            Meaning::Child => {
+                let news = match &mut self.link {
+                    Some(link) => link.child_changed(clock::now(), &[]),
+                    None => News::Nothing,
+                };
+                if !self.link.as_ref().is_some_and(Link::is_sweeping) {
+                    let guard = self.link.as_ref().and_then(Link::child);
+                    process::reap_orphans(guard.as_slice());
+                }
+                self.news(news);
+            }
+            Meaning::StopSelf(signal) => crate::sys::signals::stop_self(signal),
+            Meaning::Ignore => {}
+        }
+    }
+
+    fn doing(&self) -> Doing {
+        match self.machine.phase() {
+            _ if self.stop_asked => Doing::Stopping,
+            Phase::StandingBy => Doing::StandingBy,
+            Phase::Starting => Doing::Starting,
+            Phase::Running | Phase::Over => Doing::Running,
+        }
+    }
+
+    fn pass_on(&mut self, signal: i32) {
+        if let Some(link) = &mut self.link {
+            link.send(&ToGuard::Signal(signal));
+        }
+    }
+
+    fn news(&mut self, news: News) {
+        match news {
+            News::Event(event) => {
+                if let GuardEvent::Started { .. } = event {
+                    // A pipe must close when the worker closes it.
+                    inherited::get().let_go(&[]);
+                }
+                self.happened(Event::Guard(event));
+            }
+            News::WorkerStopped(signal) => {
+                let guard = self.link.as_ref().and_then(Link::child);
+                if signals::follow(signal, self.terminal, guard) {
+                    self.pass_on(libc::SIGCONT);
+                }
+            }
+            News::LeftBehind(processes) => {
+                tell::left_behind(&processes);
+                self.relay(FromGuard::LeftBehind { processes });
+            }
+            News::Unkillable(process) => {
+                tell::unkillable(&process);
+                self.relay(FromGuard::Unkillable { process });
+            }
+            // Only `serve` hears that.
+            News::StopAsked(_) | News::Nothing => {}
+        }
+    }
+
+    fn relay(&mut self, frame: FromGuard) {
+        if let Some(serve) = &mut self.serve {
+            serve.send(&FromAttach::Guard(frame));
+        }
+    }
+
+    /// One event, and whatever it brings about at once.
+    fn happened(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let now = now();
+            for action in self.machine.step(event, &now) {
+                events.extend(self.perform(action, now.at));
+            }
+        }
+    }
+
+    /// Performs an action; an event where it has a reply.
+    fn perform(&mut self, action: Action, at: BootInstant) -> Option<Event> {
+        match action {
+            Action::Connect => {
+                return Some(match Serve::reach(&self.settings.socket) {
+                    Ok(serve) => {
+                        self.serve = Some(serve);
+                        Event::Connected
+                    }
+                    Err(why) => Event::NotConnected(why),
+                });
+            }
+            Action::Disconnect => self.serve = None,
+            Action::StartGuard => return self.start_guard(),
+            Action::DismissGuard => {
+                if let Some(link) = &mut self.link {
+                    link.dismiss();
+                }
+            }
+            Action::ToServe(frame) => {
+                if let Some(serve) = &mut self.serve {
+                    serve.send(&frame);
+                }
+            }
+            Action::ToGuard(frame) => {
+                if let Some(link) = &mut self.link {
+                    link.tell(&frame, at);
+                }
+            }
+            Action::Extend(deadline) => {
+                if let Some(link) = &mut self.link {
+                    link.extend(deadline, at);
+                }
+            }
+            Action::Kill => {
+                if let Some(link) = &mut self.link {
+                    link.kill(at);
+                }
+            }
+            Action::Tell(told) => {
+                if let Told::Starting(_) = told {
+                    self.held_since = Some(at);
+                }
+                let peer = self.serve.as_ref().and_then(Serve::peer);
+                tell::tell(&told, &self.settings.socket, peer);
+            }
+            Action::End(end) => self.end = Some(end),
+        }
+        None
+    }
+
+    /// Starts the guard; it knows the way to `serve` too. An event where
+    /// there can be none.
+    fn start_guard(&mut self) -> Option<Event> {
+        let serve = self.serve.as_ref()?;
+        let guard = spawn_for_attach(
+            THIS_PROGRAM,
+            inherited::get(),
+            &self.settings.setup,
+            serve.as_fd(),
+        );
+        match guard.and_then(Link::new) {
+            Ok(link) => {
+                self.link = Some(link);
+                None
+            }
+            Err(error) => Some(Event::NoGuard(format!("cannot {error}"))),
+        }
+    }
+}

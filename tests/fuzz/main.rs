@@ -1,0 +1,30 @@
+//! Whatever comes from outside is read, or refused in one clear line: never a
+//! panic, never a hang, never a password in a message.
+//!
+//! Inputs are made from their grammar and then bent (proptest); a failure
+//! prints the input that shows it, made as small as possible. Each test runs
+//! as often as its name's constant says, and `LWTESTS_FUZZ=20` times that
+//! with this variable.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod environment;
+mod frames;
+mod requests;
+mod rows;
+mod urls;
+
+use proptest::test_runner::Config;
+
+/// So many cases, or a multiple of them.
+pub fn cases(count: u32) -> Config {
+    let times = std::env::var("LWTESTS_FUZZ").ok();
+    let times = times.map_or(1, |times| times.parse().expect("LWTESTS_FUZZ: a number"));
+    Config {
+        cases: count * times,
+        // Whoever finds something writes a test of it.
+        failure_persistence: None,
+        ..Config::default()
+    }
+}

@@ -1,0 +1,152 @@
+//! Rows that somebody else has written: read as they are, or refused in one
+//! line; and nobody who stands by before them takes what is not free.
+
+use std::time::Duration;
+
+use leasewrap::lease::ids::LeaseName;
+use leasewrap::lease::record::Observed;
+use leasewrap::store::settings::{Given, Surroundings};
+use leasewrap::store::{AnyStore, Store, StoreSettings};
+use proptest::prelude::*;
+
+use crate::cases;
+use crate::support::server::Server;
+
+/// Each one is a write and two reads.
+const RUNS: u32 = 400;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A column, and something for it that its type allows.
+fn column() -> impl Strategy<Value = (&'static str, String)> {
+    let text = prop_oneof![
+        "[ -~]{0,20}",
+        Just("\u{1b}[2J\u{202e}\n".to_owned()),
+        "[^\u{0}']{0,300}",
+    ];
+    let text = text.prop_map(|text| format!("'{}'", text.replace('\'', "''")));
+    let number = prop_oneof![
+        any::<i64>().prop_map(|number| format!("'{number}'::bigint")),
+        Just("'9223372036854775807'::bigint".to_owned()),
+        Just("'-9223372036854775808'::bigint".to_owned()),
+        Just("0".to_owned()),
+    ];
+    let interval = proptest::sample::select(
+        [
+            "'0'",
+            "'-1 day'",
+            "'178000000 years'",
+            "'-178000000 years'",
+            "'1 month'",
+            "'0.000001 s'",
+        ]
+        .to_vec(),
+    );
+    let interval = interval.prop_map(|interval| format!("{interval}::interval"));
+    let instant = proptest::sample::select(
+        [
+            "'infinity'",
+            "'-infinity'",
+            "'4714-11-24 00:00:00+00 BC'",
+            "'294276-12-31'",
+            "now()",
+        ]
+        .to_vec(),
+    );
+    let instant = instant.prop_map(str::to_owned);
+    let null = Just("null".to_owned());
+    prop_oneof![
+        (
+            proptest::sample::select(["label", "value", "incarnation"].to_vec()),
+            text
+        ),
+        (
+            proptest::sample::select(["token", "closed_token", "revision", "changes"].to_vec()),
+            number
+        ),
+        (
+            proptest::sample::select(["ttl", "takeover_delay", "hold_at_least"].to_vec()),
+            interval
+        ),
+        (
+            proptest::sample::select(
+                [
+                    "acquired_at",
+                    "renewed_at",
+                    "expires_at",
+                    "released_at",
+                    "reserved_until"
+                ]
+                .to_vec()
+            ),
+            instant
+        ),
+        (
+            proptest::sample::select(
+                [
+                    "holder",
+                    "released_at",
+                    "closed_token",
+                    "label",
+                    "ttl",
+                    "incarnation"
+                ]
+                .to_vec()
+            ),
+            null
+        ),
+    ]
+}
+
+#[test]
+fn rows_of_others_are_read_or_refused() {
+    let server = Server::start();
+    let name: LeaseName = "fuzzed".parse().expect("a name");
+    let urls = [server.url()];
+    let surroundings = Surroundings::new([], Some("postgres".to_owned()), "/".into());
+    let settings = StoreSettings::new(Given::Urls(&urls), "leasewrap", surroundings);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.expect("a runtime");
+    let clock = || {
+        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).expect("a clock");
+        let nanos = now.tv_sec() * 1_000_000_000 + now.tv_nsec();
+        leasewrap::lease::time::BootInstant::from_nanos(nanos.cast_unsigned())
+    };
+    let settings = settings.expect("it is right");
+    let mut store = AnyStore::new(settings, name, clock);
+    runtime.block_on(store.init(LIMIT)).expect("set up");
+    server.psql(
+        "insert into leasewrap.lease (name, slot, token, revision, ttl, label, value, incarnation,
+            holder, acquired_at, renewed_at, expires_at)
+        values ('fuzzed', 0, 7, 1, '30 s', 'x', '', 'x', gen_random_uuid(), now(), now(), now())",
+    );
+    let mut runner = proptest::test_runner::TestRunner::new(cases(RUNS));
+    let mut written = 0_u32;
+    let store = std::cell::RefCell::new(store);
+    let count = std::cell::Cell::new(0_u32);
+    let tried = runner.run(&proptest::collection::vec(column(), 1..4), |columns| {
+        for (column, value) in columns {
+            // What a constraint refuses is not there to be read.
+            let sql =
+                format!("update leasewrap.lease set {column} = {value} where name = 'fuzzed'");
+            if server.try_psql("postgres", &sql).is_ok() {
+                count.set(count.get() + 1);
+            }
+        }
+        match runtime.block_on(store.borrow_mut().observe(LIMIT)) {
+            Observed::Seen(observation) => {
+                prop_assert_eq!(observation.records.len(), 1);
+            }
+            Observed::Unknown(unknown) => {
+                prop_assert!(!unknown.message.contains('\n'), "{:?}", unknown);
+            }
+            other => prop_assert!(false, "{other:?}"),
+        }
+        Ok(())
+    });
+    written += count.get();
+    tried.expect("read or refused");
+    assert!(written > RUNS / 4, "only {written} changes were allowed");
+}

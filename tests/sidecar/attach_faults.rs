@@ -1,0 +1,150 @@
+//! What becomes of the lease when something becomes of `attach`, or of its
+//! guard.
+
+use crate::pod::{LONG, Pod, QUICK, SHORT, STUBBORN};
+use crate::support::wait::{SOON, until_true};
+use crate::support::{proc, sys};
+
+#[test]
+fn attach_sigkill() {
+    let pod = Pod::new("sidecar-attach-sigkill", LONG);
+    let holding = pod.hold(&STUBBORN);
+    let _rival = pod.rival();
+    holding.attach.signal(libc::SIGKILL);
+    let seen = pod.scene.handed_over(holding.token, SOON);
+    assert!(seen.gap_ms() < QUICK, "not released: {seen:?}");
+    holding.attach.end().code(137);
+}
+
+#[test]
+fn its_guard_sigkill() {
+    let pod = Pod::new("sidecar-guard-sigkill", LONG);
+    let holding = pod.hold(&STUBBORN);
+    let _rival = pod.rival();
+    sys::kill(holding.attach.guard(), libc::SIGKILL);
+    let seen = pod.scene.handed_over(holding.token, SOON);
+    assert!(seen.gap_ms() < QUICK, "not released: {seen:?}");
+    let ended = holding.attach.end().code(125);
+    assert!(
+        ended.last_line().contains("guard process died"),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn attach_sigstop() {
+    let pod = Pod::new("sidecar-attach-sigstop", SHORT);
+    let holding = pod.hold(&STUBBORN);
+    let _rival = pod.rival();
+    holding.attach.signal(libc::SIGSTOP);
+    holding.serve.wait_event("guard-stands-still");
+    let seen = pod.scene.handed_over(holding.token, SOON);
+    // The guard tells serve: nobody has to watch the row.
+    assert!(seen.gap_ms() < 1_500.0, "not released: {seen:?}");
+    let ended = holding.attach.end();
+    assert!([122, 137].contains(&ended.code), "{ended:?}");
+}
+
+#[test]
+fn attach_sigstop_for_a_moment() {
+    let pod = Pod::new("sidecar-attach-sigstop-once", SHORT);
+    let holding = pod.hold(&[]);
+    holding.attach.signal(libc::SIGSTOP);
+    holding.serve.wait_event("guard-stands-still");
+    holding.attach.signal(libc::SIGCONT);
+    holding.serve.wait_event("guard-answers");
+    pod.scene
+        .goes_on(holding.token, SHORT * 2, "a short stop of attach");
+    holding.attach.signal(libc::SIGTERM);
+    holding.attach.end().code(143);
+}
+
+#[test]
+fn for_one_that_stands_still_no_lease_is_taken() {
+    let pod = Pod::new("sidecar-attach-sigstop-idle", LONG);
+    let (rival, old) = pod.scene.hold(&crate::support::server::shared().url(), &[]);
+    let serve = pod.serve().spawn();
+    let attach = pod.witness(&[]).spawn();
+    attach.wait_event("attached");
+    attach.signal(libc::SIGSTOP);
+    serve.wait_event("guard-stands-still");
+    rival.signal(libc::SIGTERM);
+    rival.end().code(143);
+    let next = pod.rival_with(&[]);
+    let token = pod.scene.log.wait_newer(old, SOON);
+    next.signal(libc::SIGTERM);
+    next.end().code(143);
+    attach.signal(libc::SIGCONT);
+    serve.wait_event("guard-answers");
+    pod.scene.handed_over(token, SOON);
+}
+
+#[test]
+fn its_guard_sigstop_once_is_undone() {
+    let pod = Pod::new("sidecar-guard-sigstop", SHORT);
+    let holding = pod.hold(&["children=1"]);
+    let guard = holding.attach.guard();
+    sys::kill(guard, libc::SIGSTOP);
+    until_true("the guard is woken", SOON, || {
+        proc::state(guard) != Some('T')
+    });
+    pod.scene
+        .goes_on(holding.token, SHORT * 2, "a stopped guard");
+    holding.attach.signal(libc::SIGTERM);
+    holding.attach.end().code(143);
+}
+
+#[test]
+fn attach_and_its_guard_sigstop() {
+    let pod = Pod::new("sidecar-both-sigstop", SHORT);
+    let holding = pod.hold(&["ignore=15"]);
+    let _rival = pod.rival();
+    let guard = holding.attach.guard();
+    holding.attach.signal(libc::SIGSTOP);
+    sys::kill(guard, libc::SIGSTOP);
+    pod.scene.handed_over(holding.token, SOON);
+    let ended = holding.attach.end();
+    assert!([122, 137].contains(&ended.code), "{ended:?}");
+}
+
+#[test]
+fn attach_and_its_guard_sigkill() {
+    let pod = Pod::new("sidecar-both-sigkill", SHORT);
+    let holding = pod.hold(&[]);
+    let _rival = pod.rival();
+    holding.attach.lose();
+    holding.serve.wait_event("detached");
+    // Without the guard's word the lease runs out.
+    let seen = pod.scene.handed_over(holding.token, SOON);
+    assert!(seen.gap_ms() > 1_500.0, "it was released: {seen:?}");
+    holding.serve.wait_event("release-failed");
+    assert!(proc::alive(holding.serve.pid()));
+}
+
+#[test]
+fn attach_and_its_guard_sigkill_with_a_pid_namespace() {
+    let pod = Pod::new("sidecar-both-sigkill-namespace", SHORT);
+    let _serve = pod.serve().spawn();
+    let attach = pod.witness(&STUBBORN).switch("--pid-namespace");
+    let (attach, token) = pod.scene.start(attach, &STUBBORN);
+    let _rival = pod.rival();
+    attach.lose();
+    pod.scene.handed_over(token, SOON);
+}
+
+#[test]
+fn attach_sigkill_before_there_is_a_worker() {
+    let pod = Pod::new("sidecar-attach-idle", LONG);
+    let (rival, old) = pod.scene.hold(&crate::support::server::shared().url(), &[]);
+    let serve = pod.serve().spawn();
+    let attach = pod.witness(&[]).spawn();
+    attach.wait_event("attached");
+    attach.signal(libc::SIGKILL);
+    serve.wait_event("detached");
+    let second = pod.witness(&[]).spawn();
+    second.wait_event("attached");
+    rival.signal(libc::SIGTERM);
+    rival.end().code(143);
+    let seen = pod.scene.handed_over(old, SOON);
+    assert!(seen.gap_ms() < QUICK, "{seen:?}");
+}
