@@ -8,6 +8,7 @@ mod support;
 mod dependencies;
 mod manifests;
 mod route;
+mod scripts;
 mod times;
 
 use std::fs;
