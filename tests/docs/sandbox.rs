@@ -126,6 +126,13 @@ impl Sandbox {
             .unwrap_or_default();
         let path =
             std::env::join_paths([own, tools].into_iter().chain(std::env::split_paths(&path)));
+        // Variables of the developer's own must not configure the test's.
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            if name.starts_with("LEASEWRAP_") || name.starts_with("PG") {
+                command.env_remove(name);
+            }
+        }
         let log = self.dir.join("log");
         let out = fs::File::create(&log).unwrap();
         command
