@@ -1,11 +1,11 @@
 //! From the old worker's last sign of life to the new one's first, by what
 //! ended the old holder; and how long the two lived side by side.
 
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::contenders::{Field, TTL_SECONDS, Wrapper};
-use crate::support::leasewrap::{guard_of, holder, lease_name};
+use crate::support::leasewrap::{Leasewrap, binary, guard_of, holder, lease_name};
 use crate::support::server::Server;
 use crate::support::sys;
 use crate::support::wait::{SOON, maybe, until};
@@ -56,6 +56,8 @@ pub fn measure(field: &Field<'_>, server: &Server) {
         of_end(field, end, what);
     }
     row_taken(server);
+    told(server, &["step-down"], "step-down");
+    told(server, &["break", "--yes"], "break");
 }
 
 fn of_end(field: &Field<'_>, end: End, what: &str) {
@@ -186,10 +188,49 @@ fn row_taken(server: &Server) {
     println!("(aim: at most 20; of the other contenders none sees it)");
 }
 
+/// From an operator's command until the worker is dead, the command's own
+/// start included.
+fn told(server: &Server, command: &[&str], what: &str) {
+    let mut row = Samples::of("leasewrap");
+    for _ in 0..RUNS {
+        let name = lease_name("told");
+        let log = Log::new();
+        let old = listening(server, &name, &log);
+        let before = sys::boot_ns();
+        let mut told = Command::new(binary());
+        told.args(command)
+            .args(["--db", &server.url(), "--name", &name]);
+        told.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut told = told.stderr(Stdio::null()).spawn().expect("run it");
+        let last = log.wait_silence(SOON).unwrap_or_else(sys::boot_ns);
+        row.add_ms(ms_between(before, last).max(0.0));
+        let _ended = told.wait();
+        drop(old);
+    }
+    let title = format!("{what}, from the command until the old worker is dead");
+    table(&title, "ms", &[row]);
+    println!("(aim: within 200)");
+}
+
 fn taken_once(server: &Server) -> f64 {
     let name = lease_name("taken");
     let log = Log::new();
-    let old = holder(&server.url(), &name)
+    let old = listening(server, &name, &log);
+    let mut session = server.session("postgres");
+    let take = format!(
+        "update leasewrap.lease set holder = gen_random_uuid(), token = token + 1 \
+         where name = '{name}';"
+    );
+    let before = sys::boot_ns();
+    session.run(&take);
+    let last = log.wait_silence(SOON).unwrap_or_else(sys::boot_ns);
+    drop(old);
+    ms_between(before, last).max(0.0)
+}
+
+/// A holder that hears of changes.
+fn listening(server: &Server, name: &str, log: &Log) -> Leasewrap {
+    let old = holder(&server.url(), name)
         .ttl("5s")
         .worker(&log.worker(&[]))
         .spawn();
@@ -201,14 +242,5 @@ fn taken_once(server: &Server) -> f64 {
     until("it listens", SOON, || {
         (server.psql(&listening) != "0").then_some(())
     });
-    let mut session = server.session("postgres");
-    let take = format!(
-        "update leasewrap.lease set holder = gen_random_uuid(), token = token + 1 \
-         where name = '{name}';"
-    );
-    let before = sys::boot_ns();
-    session.run(&take);
-    let last = log.wait_silence(SOON).unwrap_or_else(sys::boot_ns);
-    drop(old);
-    ms_between(before, last).max(0.0)
+    old
 }

@@ -22,6 +22,7 @@ fn ended(mut selftest: Leasewrap, limit: Duration) -> (i32, String) {
     let code = until("the self-test ends", limit, || selftest.ended());
     let left = selftest.alive();
     assert!(left.is_empty(), "processes are left: {left:?}");
+    selftest.wait_read();
     (code, selftest.out())
 }
 

@@ -1,7 +1,7 @@
 //! A kill at any moment of leasewrap's life leaves nobody alive, and the
 //! lease free for the next one at once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::scene::Scene;
 use crate::support::leasewrap::guard_of;
@@ -12,16 +12,24 @@ use crate::support::{proc, sys};
 /// So long that waiting it out would fail the test.
 const TTL: Duration = Duration::from_secs(60);
 
+/// Kills in each test.
+const ROUNDS: u32 = 24;
+
 /// Kills after more and more time: from before the guard is there until
 /// after the worker runs.
 fn killed_at_any_moment(fault: &str, kill: impl Fn(i32)) {
     let scene = Scene::new(fault, TTL);
-    for round in 0..24 {
-        let leasewrap = scene
-            .leasewrap(&shared().url(), &["daemon", "ignore=15"])
-            .spawn();
+    let tree = ["daemon", "ignore=15"];
+    // How long it takes until the worker runs, on this host and today.
+    let begun = Instant::now();
+    let (first, _) = scene.hold(&shared().url(), &tree);
+    let start = begun.elapsed();
+    kill(first.pid());
+    first.end();
+    for round in 0..ROUNDS {
+        let leasewrap = scene.leasewrap(&shared().url(), &tree).spawn();
         // Rounds differ in what has happened by then; each is as good as another.
-        std::thread::sleep(Duration::from_millis(4 * round));
+        std::thread::sleep(start.mul_f64(1.5 * f64::from(round) / f64::from(ROUNDS)));
         kill(leasewrap.pid());
         until_true("nobody of it is alive", SOON, || {
             leasewrap.alive().is_empty()
@@ -30,7 +38,7 @@ fn killed_at_any_moment(fault: &str, kill: impl Fn(i32)) {
     }
     let last = scene.log.spans().last().map_or(0, |(token, _, _)| *token);
     let next = scene
-        .leasewrap(&shared().url(), &["exit-after=200"])
+        .leasewrap(&shared().url(), &["exit-after=1500"])
         .option("--wait", "10s");
     next.run().code(0);
     let seen = scene.handed_over(last, SOON);

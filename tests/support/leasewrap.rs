@@ -412,16 +412,21 @@ impl Leasewrap {
                 self.log().join("\n")
             );
         };
-        // Whoever else holds a stream (a descendant that is left) must not hold us up.
-        maybe(Duration::from_secs(2), || {
-            let mut readers = self.readers.iter().flatten();
-            readers.all(|reader| reader.is_finished()).then_some(())
-        });
+        self.wait_read();
         Ended {
             code,
             out: self.out(),
             log: self.log(),
         }
+    }
+
+    /// Waits until all that it has said before its end is read. Whoever else
+    /// holds a stream (a descendant that is left) must not hold us up.
+    pub fn wait_read(&self) {
+        maybe(Duration::from_secs(2), || {
+            let mut readers = self.readers.iter().flatten();
+            readers.all(|reader| reader.is_finished()).then_some(())
+        });
     }
 
     /// The exit code, when it has ended.

@@ -39,6 +39,8 @@ struct Open {
     connection: PgConnection,
     target: Target,
     session: Session,
+    /// It has been shown what an acquisition needs.
+    warm: bool,
 }
 
 /// Whether the server's session is ours alone.
@@ -91,6 +93,14 @@ impl Link {
         let open = self.open.as_ref();
         let version = open.and_then(|open| open.connection.server_version_num());
         version.is_some_and(|version| version >= 140_000)
+    }
+
+    /// Whether the session is ours and has not been warmed up: true once.
+    pub(super) fn is_cold(&mut self) -> bool {
+        match &mut self.open {
+            Some(open) if open.session == Session::Ours => !std::mem::replace(&mut open.warm, true),
+            Some(_) | None => false,
+        }
     }
 
     /// Whether a pooler was found.
@@ -309,6 +319,7 @@ async fn open_session(
             Ok(connection) => {
                 let session = Session::Marked(mark);
                 return Ok(Open {
+                    warm: false,
                     connection,
                     target: target.clone(),
                     session,
@@ -320,6 +331,7 @@ async fn open_session(
     }
     let connection = options.connect().await?;
     Ok(Open {
+        warm: false,
         connection,
         target: target.clone(),
         session: Session::Pooled,

@@ -34,6 +34,7 @@ impl PgStore {
         match seen {
             Ok(Some(mut observation)) => {
                 observation.server.known_for = self.known_for(&observation.server, deadline).await;
+                self.warm_up(&observation, deadline).await;
                 Observed::Seen(observation)
             }
             Ok(None) => Observed::NoSchema,

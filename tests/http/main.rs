@@ -1,8 +1,10 @@
 //! The pages of `--listen`, by a real leasewrap: in a real headless Chromium,
-//! and what is counted of stops, kills and losses.
+//! with clients of any kind, and what is counted of stops, kills and losses.
 
 #[path = "../support/mod.rs"]
 mod support;
+
+mod clients;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -191,4 +193,32 @@ fn stops_kills_and_losses_are_counted_with_how_long_they_took() {
     });
     assert_eq!(figure(&stops), Some(1.0), "a loss is no stop");
     log.wait_newer(second, SOON);
+    understood(&get(port, "/metrics"));
+}
+
+/// Prometheus's own reader finds nothing to say against it, where it is there.
+fn understood(answer: &str) {
+    let (_, metrics) = answer.split_once("\r\n\r\n").expect("a body");
+    let promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut promtool) = promtool else {
+        eprintln!("skipped: no promtool is installed (Debian package: prometheus)");
+        return;
+    };
+    let input = promtool.stdin.take().expect("it reads");
+    std::io::BufWriter::new(input)
+        .write_all(metrics.as_bytes())
+        .expect("it reads all");
+    let output = promtool.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    // It reads the older format, in which a counter's help has its suffix.
+    let mut notes = said
+        .lines()
+        .filter(|line| !line.ends_with("_total no help text"));
+    assert_ne!(output.status.code(), Some(1), "{said}\n{metrics}");
+    assert_eq!(notes.next(), None, "{said}\n{metrics}");
 }
