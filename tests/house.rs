@@ -7,26 +7,17 @@ use std::path::{Path, PathBuf};
 const LONGEST: usize = 500;
 
 /// What may lie at the top.
-const TOP: [&str; 22] = [
+const TOP: [&str; 13] = [
     ".cargo",
     ".ci",
-    ".config",
     ".git",
-    ".github",
     ".gitignore",
     "CHANGELOG.md",
-    "CONTRIBUTING.md",
     "Cargo.lock",
     "Cargo.toml",
     "LICENSE",
-    "LICENSE-APACHE",
-    "LICENSE-MIT",
-    "LICENSES",
     "README.md",
-    "benches",
-    "clippy.toml",
-    "deny.toml",
-    "deploy",
+    "packaging",
     "src",
     "target",
     "tests",
