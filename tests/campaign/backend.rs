@@ -27,8 +27,10 @@ pub struct Backend {
 impl Backend {
     /// Sets it up.
     pub fn new(setup: Setup) -> Self {
-        let mut options = Options::default();
-        options.faketime = setup == Setup::Clock;
+        let mut options = Options {
+            faketime: setup == Setup::Clock,
+            ..Options::default()
+        };
         if setup == Setup::SmallDisk {
             options = options
                 .set("min_wal_size", "2MB")
