@@ -11,7 +11,11 @@ use crate::lease::time::BootInstant;
 use crate::lease::timing::Shown;
 use crate::store::{AnyStore, Store as _};
 use crate::sys::release::ReleaseTask;
+use crate::sys::timer::SelfKill;
 use crate::sys::{clock, environment, notify_socket, stdio};
+
+/// What it takes beside the release: a keeper that stands still is given time.
+const REST: Duration = Duration::from_secs(5);
 
 /// Between two attempts at a database that does not answer.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -23,6 +27,10 @@ pub fn run(task: &ReleaseTask) -> u8 {
         .file
         .read()
         .and_then(|bytes| postcard::from_bytes::<Release>(&bytes).ok());
+    let longest = release.as_ref().map_or(Duration::ZERO, |release| {
+        release.patience + release.call_limit
+    });
+    let _limit = end_at_last(longest + REST);
     let said = match release {
         Some(release) => {
             let said = give_back(&release);
@@ -49,6 +57,14 @@ pub fn run(task: &ReleaseTask) -> u8 {
          look for who killed or stopped leasewrap (the kernel log, if memory ran out)"
     ));
     code
+}
+
+/// Somebody may stop this process too, and the guard's timers have not come
+/// through its exec: one of its own ends it, so that it never stays for good.
+fn end_at_last(after: Duration) -> Option<SelfKill> {
+    let mut timer = SelfKill::new().ok()?;
+    timer.set(Some(clock::now() + after)).ok()?;
+    Some(timer)
 }
 
 fn give_back(release: &Release) -> Result<String, String> {

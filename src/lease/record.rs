@@ -160,6 +160,10 @@ pub struct Acquire {
     pub server_incarnation: Incarnation,
     /// Later writes may have been lost: the token jumps (contract, section 4).
     pub in_doubt: bool,
+    /// The largest token that was ever seen of the lease. The new one is
+    /// larger, also where that row has vanished since: the jump alone goes
+    /// above earlier timelines, and not above an earlier jump on this one.
+    pub furthest: Option<Token>,
     /// Whether the row was released when it was watched; a take-over from a
     /// holder that never released closes its token first when the row is locked,
     /// and ends the sessions that hold it.

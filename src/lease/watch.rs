@@ -17,7 +17,7 @@ use std::time::Duration;
 use self::look::Look;
 use self::sighting::Sighting;
 pub use self::words::{Basis, Doubt, Reason};
-use super::ids::{Incarnation, Slot};
+use super::ids::{Incarnation, Slot, Token};
 use super::record::{Above, Expected, Observation, Record, Server};
 use super::time::BootInstant;
 use super::timing::{Chance, watch};
@@ -85,6 +85,9 @@ pub struct Candidate {
     /// Later writes of some slot may have been lost, so that the token has to
     /// jump over those that were handed out by them: no two slots share one.
     pub in_doubt: bool,
+    /// The largest token that was ever seen of the lease, also where no row
+    /// shows it any more: the new one is larger.
+    pub furthest: Option<Token>,
     /// What gives the right.
     pub basis: Basis,
 }
@@ -220,6 +223,7 @@ impl Watch {
             above,
             from_unreleased: record.is_some_and(|record| !record.released),
             in_doubt: self.has_doubt(contender, observation),
+            furthest: self.slots.values().map(|seen| seen.furthest.0).max(),
             basis,
         })
     }

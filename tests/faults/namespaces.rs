@@ -10,7 +10,7 @@ use crate::scene::Scene;
 use crate::support::leasewrap::Leasewrap;
 use crate::support::server::shared;
 use crate::support::wait::{SOON, until_true};
-use crate::support::witness::ms_between;
+use crate::support::witness::{HandOver, ms_between};
 use crate::support::{proc, sys};
 
 const SHORT: Duration = Duration::from_secs(3);
@@ -22,7 +22,12 @@ const FLEEING: [&str; 4] = ["children=3", "daemon", "chains=8", "ignore=15"];
 /// A holder whose keeper and guard `kill` kills; nothing of the tree may be
 /// alive soon after whoever started leasewrap has seen its end, and the
 /// standby takes over at the ttl.
-fn killed(fault: &str, worker: &[&str], words: &[&str], kill: impl FnOnce(&Leasewrap, i32)) {
+fn killed(
+    fault: &str,
+    worker: &[&str],
+    words: &[&str],
+    kill: impl FnOnce(&Leasewrap, i32),
+) -> HandOver {
     let scene = Scene::new(fault, SHORT);
     fs::set_permissions(scene.log.path(), fs::Permissions::from_mode(0o666)).unwrap();
     let mut leasewrap = scene
@@ -57,7 +62,11 @@ fn killed(fault: &str, worker: &[&str], words: &[&str], kill: impl FnOnce(&Lease
         lived.max(0.0),
         ms_between(seen, sys::boot_ns())
     ));
-    let hand_over = scene.handed_over(token, SOON);
+    scene.handed_over(token, SOON)
+}
+
+/// Nobody was left to give the lease back.
+fn ran_out(hand_over: HandOver) {
     assert!(
         hand_over.gap_ms() > 1_000.0 && hand_over.gap_ms() < 8_000.0,
         "the standby has watched the lease run out: {hand_over:?}"
@@ -75,17 +84,18 @@ fn at_once(holder: &Leasewrap, guard: i32) {
 
 #[test]
 fn both_sigkill_with_daemons() {
-    killed("both-sigkill-daemons", &STUBBORN, &[], at_once);
+    ran_out(killed("both-sigkill-daemons", &STUBBORN, &[], at_once));
 }
 
 #[test]
 fn both_sigkill_with_a_fork_bomb() {
-    killed("both-sigkill-fork-bomb", &FLEEING, &[], at_once);
+    ran_out(killed("both-sigkill-fork-bomb", &FLEEING, &[], at_once));
 }
 
 #[test]
 fn both_sigkill_by_one_command() {
-    killed("both-sigkill-kill", &STUBBORN, &[], |holder, guard| {
+    // One of the two may have time to act before its turn comes, and release.
+    let _hand_over = killed("both-sigkill-kill", &STUBBORN, &[], |holder, guard| {
         let pids = [holder.pid().to_string(), guard.to_string()];
         // That fails where the second has ended with the first.
         let _status = std::process::Command::new("kill")
@@ -110,7 +120,12 @@ fn both_sigkill_with_a_worker_of_another_user() {
         "--regid=65534",
         "--clear-groups",
     ];
-    killed("both-sigkill-other-user", &STUBBORN, &words, at_once);
+    ran_out(killed(
+        "both-sigkill-other-user",
+        &STUBBORN,
+        &words,
+        at_once,
+    ));
 }
 
 /// A cgroup of one test's own, where there may be one.
@@ -144,7 +159,7 @@ fn both_in_a_frozen_cgroup_that_is_killed() {
     let Some(cgroup) = Cgroup::new() else {
         return;
     };
-    killed("both-cgroup-kill", &FLEEING, &[], |holder, guard| {
+    let hand_over = killed("both-cgroup-kill", &FLEEING, &[], |holder, guard| {
         for pid in [holder.pid(), guard] {
             cgroup.write("cgroup.procs", &pid.to_string());
         }
@@ -155,6 +170,7 @@ fn both_in_a_frozen_cgroup_that_is_killed() {
         });
         cgroup.write("cgroup.kill", "1");
     });
+    ran_out(hand_over);
 }
 
 #[test]
@@ -167,19 +183,19 @@ fn both_sigstop_with_daemons() {
     let _standby = scene.stand_by(&shared().url());
     let guard = holder.guard();
     sys::kill(holder.pid(), libc::SIGSTOP);
-    // Again and again, so that its own timer finds it so. Should it have got
-    // through to the release all the same, it is let go on: what has executed
-    // anew has lost its timers (timer_create(2)).
-    until_true("the guard's own timer has ended it", SOON, || {
-        match (proc::alive(guard), proc::comm(guard).as_deref()) {
-            (false, _) => return true,
-            (true, Some("lw-guard")) if proc::state(guard) != Some('T') => {
-                sys::kill(guard, libc::SIGSTOP);
-            }
-            (true, Some("exe")) => {
+    // Again and again, so that its own timer finds it so; or that of the
+    // releaser, should it have got through to that. Only in the moment of its
+    // exec has it none (timer_create(2)), and is let go on.
+    until_true("its own timer has ended it", SOON, || {
+        match (proc::state(guard), proc::comm(guard).as_deref()) {
+            (None | Some('Z' | 'X'), _) => return true,
+            (Some('T'), Some("exe")) => {
                 sys::kill(guard, libc::SIGCONT);
             }
-            (true, _) => {}
+            (Some('T'), _) | (_, Some("exe")) => {}
+            (Some(_), _) => {
+                sys::kill(guard, libc::SIGSTOP);
+            }
         }
         false
     });

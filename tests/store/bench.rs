@@ -147,6 +147,7 @@ impl Contender {
             }),
             server_incarnation: seen.server.incarnation.clone(),
             in_doubt: false,
+            furthest: None,
             from_unreleased: row.is_some_and(|row| !row.released),
             terms: self.terms.clone(),
         }

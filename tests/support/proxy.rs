@@ -78,7 +78,12 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Proxy {
     /// Starts a proxy to `port` on 127.0.0.1; everything passes.
     pub fn to(port: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
+        Self::on(Ipv4Addr::LOCALHOST, port)
+    }
+
+    /// The same, for clients that reach this host by another address.
+    pub fn on(own: Ipv4Addr, port: u16) -> Self {
+        let listener = TcpListener::bind((own, 0)).expect("listen");
         let address = listener.local_addr().expect("the proxy's address");
         let rules = Rules {
             port,

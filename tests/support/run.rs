@@ -113,5 +113,15 @@ pub fn sweep(args: &[String]) -> i32 {
     let mut nothing = String::new();
     let _over = std::io::Read::read_to_string(&mut std::io::stdin(), &mut nothing);
     proc::kill_all(|| proc::marked(&format!("{MARK}={dir}")));
+    unmount_below(dir);
     i32::from(fs::remove_dir_all(dir).is_err())
+}
+
+/// File systems that a test has mounted in its directory would keep it.
+fn unmount_below(dir: &str) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    for point in points.filter(|point| Path::new(point).starts_with(dir)) {
+        let _result = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
+    }
 }

@@ -5,7 +5,7 @@
 //! deleted, its workers end: chains of forks could be caught by nothing else.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -84,6 +84,18 @@ impl Log {
         let mut stamps: Vec<Stamp> = bytes.chunks_exact(STAMP).map(Stamp::decode).collect();
         stamps.sort_by_key(|stamp| stamp.at_ns);
         stamps
+    }
+
+    /// The stamps that were added behind `offset`, in the order of writing;
+    /// `offset` moves behind them.
+    pub fn stamps_from(&self, offset: &mut u64) -> Vec<Stamp> {
+        let mut file = File::open(&self.path).expect("open the log");
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(*offset)).expect("seek");
+        file.read_to_end(&mut bytes).expect("read the log");
+        let whole = bytes.len() - bytes.len() % STAMP;
+        *offset += u64::try_from(whole).expect("a length");
+        bytes.chunks_exact(STAMP).map(Stamp::decode).collect()
     }
 
     /// The first and last stamp of each token, in the order of the tokens.
@@ -207,6 +219,13 @@ struct Plan {
     leader_gone: bool,
     exit_after: Option<Duration>,
     exit_code: i32,
+    every: Option<Duration>,
+}
+
+impl Plan {
+    fn every(&self) -> Duration {
+        self.every.unwrap_or(Duration::from_millis(2))
+    }
 }
 
 /// The program `witness LOG [OPTION…]`: stamps until it is killed.
@@ -216,7 +235,8 @@ struct Plan {
 /// fork the next and end; `ignore=SIGNAL` ignores that number; `report`
 /// catches every signal that can be caught and writes `signal N` lines to
 /// stdout; `leader-gone` ends the first thread while another one stamps;
-/// `exit-after=MS` ends the worker itself, with `exit-code=N`.
+/// `exit-after=MS` ends the worker itself, with `exit-code=N`; `every=MS`
+/// stamps at this period.
 pub fn main(args: &[String]) -> i32 {
     let Some((log, options)) = args.split_first() else {
         return 2;
@@ -237,6 +257,7 @@ pub fn main(args: &[String]) -> i32 {
             "leader-gone" => plan.leader_gone = true,
             "exit-after" => plan.exit_after = Some(Duration::from_millis(number.into())),
             "exit-code" => plan.exit_code = signed,
+            "every" => plan.every = Some(Duration::from_millis(number.into())),
             _ => return 2,
         }
     }
@@ -253,19 +274,20 @@ fn perform(log: &File, plan: &Plan) -> i32 {
     }
     if plan.leader_gone {
         let log = log.try_clone().expect("share the log");
-        std::thread::spawn(move || stamp_for(&log, 4, None));
+        let every = plan.every();
+        std::thread::spawn(move || stamp_for(&log, 4, None, every));
         sys::end_thread();
     }
     for _ in 0..plan.children {
         if sys::fork() == 0 {
-            stamp_for(log, 1, None);
+            stamp_for(log, 1, None, plan.every());
         }
     }
     if plan.daemon && sys::fork() == 0 {
         // The child in between ends, so that the daemon is an orphan.
         let _session = nix::unistd::setsid();
         if sys::fork() == 0 {
-            stamp_for(log, 2, None);
+            stamp_for(log, 2, None, plan.every());
         }
         sys::exit_now(0);
     }
@@ -274,16 +296,16 @@ fn perform(log: &File, plan: &Plan) -> i32 {
             chain(log);
         }
     }
-    stamp_for(log, 0, plan.exit_after);
+    stamp_for(log, 0, plan.exit_after, plan.every());
     plan.exit_code
 }
 
-/// Stamps every two milliseconds, for ever or for a time.
-fn stamp_for(log: &File, generation: u32, time: Option<Duration>) {
+/// Stamps again and again, for ever or for a time.
+fn stamp_for(log: &File, generation: u32, time: Option<Duration>, every: Duration) {
     let end = time.map(|time| sys::boot_ns() + u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     while end.is_none_or(|end| sys::boot_ns() < end) {
         stamp(log, generation);
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(every);
     }
 }
 

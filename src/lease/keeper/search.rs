@@ -272,6 +272,7 @@ impl Search {
                 expected: candidate.expected,
                 server_incarnation: candidate.server_incarnation,
                 in_doubt: candidate.in_doubt,
+                furthest: candidate.furthest,
                 from_unreleased: candidate.from_unreleased,
                 terms: context.config.terms.clone(),
             },

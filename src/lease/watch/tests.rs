@@ -3,7 +3,7 @@ mod doubt;
 use proptest::prelude::*;
 
 use super::*;
-use crate::lease::ids::{HolderId, Revision, Token};
+use crate::lease::ids::{HolderId, Revision};
 use crate::lease::record::{Pause, Reserved};
 
 const TTL: Duration = Duration::from_secs(10);

@@ -216,6 +216,7 @@ impl PgStore {
             },
             server_incarnation: seen.server.incarnation.clone(),
             in_doubt: false,
+            furthest: None,
             from_unreleased: false,
             terms: Terms {
                 ttl: held.ttl,
@@ -326,10 +327,15 @@ fn above(request: &Acquire) -> (String, String) {
 /// created the seconds since 2026 on the database's clock, so that a table
 /// made anew goes on above the old tokens. In doubt it jumps by a random
 /// number, and above everything that an earlier timeline can have handed out.
+/// In any case it lies above what the contender itself has seen: a row that
+/// vanishes twice on one timeline would else bring a smaller token.
 fn token_rule(request: &Acquire) -> (String, String) {
+    let seen = request
+        .furthest
+        .map_or(0, |token| token.0.saturating_add(1));
     if request.in_doubt {
         let timeline = timeline(&request.server_incarnation).unwrap_or(1);
-        let floor = format!("({timeline}::bigint << 40)");
+        let floor = format!("greatest({timeline}::bigint << 40, {seen}::bigint)");
         return (floor, "trunc(random() * 549755813888)::bigint".to_owned());
     }
     let floor = match request.expected {
@@ -338,7 +344,8 @@ fn token_rule(request: &Acquire) -> (String, String) {
         }
         Expected::Unchanged { .. } => "1::bigint",
     };
-    (floor.to_owned(), "0".to_owned())
+    let floor = format!("greatest({floor}, {seen}::bigint)");
+    (floor, "0".to_owned())
 }
 
 /// When the acquisition counts as given up, on the database's own clock as

@@ -113,7 +113,7 @@ impl SqliteStore {
         let (floor, jump) = token_rule(request);
         let allowed = sql::fill(sql::ALLOWED, &[("above_same", &above_same)]);
         let allowed = if same_server { allowed } else { "0".to_owned() };
-        let new_token = sql::fill(sql::NEW_TOKEN, &[("floor", floor), ("jump", jump)]);
+        let new_token = sql::fill(sql::NEW_TOKEN, &[("floor", &floor), ("jump", jump)]);
         let take = sql::fill(
             take,
             &[
@@ -340,14 +340,19 @@ fn above(request: &Acquire) -> (String, String) {
 }
 
 /// The least that a new token may be, and what is added (contract, section 4):
-/// there are no timelines here, so in doubt it is as on the first one.
-fn token_rule(request: &Acquire) -> (&'static str, &'static str) {
-    match request.expected {
+/// there are no timelines here, so in doubt it is as on the first one. In any
+/// case it lies above what the contender itself has seen.
+fn token_rule(request: &Acquire) -> (String, &'static str) {
+    let seen = request
+        .furthest
+        .map_or(0, |token| token.0.saturating_add(1));
+    let (floor, jump) = match request.expected {
         _ if request.in_doubt => ("(1 << 40)", "abs(random() % 549755813888)"),
         // Seconds since 2026.
         Expected::Missing => ("(:now / 1000000 - 1767225600)", "0"),
         Expected::Unchanged { .. } => ("1", "0"),
-    }
+    };
+    (format!("max({floor}, {seen})"), jump)
 }
 
 /// When the acquisition counts as given up, on the wall clock as it was at

@@ -24,6 +24,7 @@ macro_rules! every_test {
             slots_have_tokens_of_their_own,
             slots_above_must_be_as_watched,
             a_token_taken_in_doubt_jumps,
+            a_token_is_larger_than_any_that_was_seen,
             an_acquisition_is_settled,
             an_attempt_is_released_whatever_its_token,
             a_pause_keeps_everybody_out,

@@ -218,3 +218,21 @@ pub async fn a_token_taken_in_doubt_jumps(bench: Bench) {
     let (next, _) = one.take(0).await;
     assert_eq!(next.token.0, last.0 + 1);
 }
+
+pub async fn a_token_is_larger_than_any_that_was_seen(bench: Bench) {
+    // As after a row that vanished, and was there with a large token before:
+    // with a jump, which alone may be smaller than the last one, and without.
+    let mut one = bench.contender("one");
+    let mut known = Token(1 << 50);
+    for in_doubt in [true, false, true] {
+        let seen = one.observe().await;
+        let mut request = one.request(&seen, 0);
+        request.in_doubt = in_doubt;
+        request.furthest = Some(known);
+        let Acquired::Granted(grant) = one.store.acquire(&request, LIMIT).await.reply else {
+            panic!("not granted");
+        };
+        assert!(grant.token > known, "{grant:?} after {known:?}");
+        known = Token(grant.token.0 + (1 << 45));
+    }
+}

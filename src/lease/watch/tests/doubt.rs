@@ -66,6 +66,7 @@ fn a_row_that_is_gone_is_watched_for_the_longer_ttl() {
     let candidate = free(verdict(&watch, second(23)));
     assert_eq!(candidate.expected, Expected::Missing);
     assert!(candidate.in_doubt);
+    assert_eq!(candidate.furthest, Some(Token(5)), "it had that one once");
 }
 
 #[test]
