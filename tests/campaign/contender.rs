@@ -216,6 +216,29 @@ impl Contender {
             && self.guard().is_some_and(runs)
     }
 
+    /// Which of its processes are left, and what they said last.
+    pub fn why_not_whole(&mut self) -> String {
+        if self.is_whole() {
+            return String::new();
+        }
+        let mut said = String::new();
+        for process in &mut self.running {
+            let ended = process.ended();
+            let alive = process.alive().into_iter();
+            let alive: Vec<String> = alive
+                .map(|pid| {
+                    let (name, state) = (proc::comm(pid), proc::state(pid));
+                    format!("{pid} {name:?} {state:?} child of {:?}", proc::parent(pid))
+                })
+                .collect();
+            said += &format!(
+                "  ended: {ended:?}, guard: {:?}, alive: {alive:?}\n",
+                guard_of(process.pid())
+            );
+        }
+        said + &self.tail()
+    }
+
     /// Whether it has seen the lease's row: it waits, or has it.
     pub fn has_seen_the_row(&self) -> bool {
         let log = self.running[0].log();
