@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use crate::hosts::Host;
 use crate::plan::{Shape, Spec};
-use crate::support::installation::faketime;
 use crate::support::leasewrap::{Builder, Leasewrap, events, guard_of, holder, leasewrap};
 use crate::support::proc;
 use crate::support::proxy::Proxy;
@@ -35,7 +34,6 @@ pub struct Recipe {
     ttl: String,
     slots: String,
     url: String,
-    clock: PathBuf,
     socket: PathBuf,
 }
 
@@ -70,8 +68,6 @@ impl Contender {
             Some(host) => Proxy::on(host.ours(), port),
             None => Proxy::to(port),
         });
-        let clock = run().file("clock");
-        fs::write(&clock, "+0").expect("write the clock's offset");
         let recipe = Recipe {
             shape: shape.clone(),
             name: place.name.clone(),
@@ -82,7 +78,6 @@ impl Contender {
             url: line
                 .as_ref()
                 .map_or_else(|| url.to_owned(), |line| line.url("postgres")),
-            clock,
             socket: run().directory("pod").join("s"),
         };
         let mut contender = Self {
@@ -129,17 +124,6 @@ impl Contender {
         if guards {
             builder = builder.worker(&self.worker());
         }
-        if recipe.shape.own_clock {
-            builder = builder
-                .env("LD_PRELOAD", &faketime().display().to_string())
-                .env(
-                    "FAKETIME_TIMESTAMP_FILE",
-                    &recipe.clock.display().to_string(),
-                )
-                .env("FAKETIME_NO_CACHE", "1")
-                .env("FAKETIME_DONT_RESET", "1")
-                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        }
         builder
     }
 
@@ -152,13 +136,6 @@ impl Contender {
         words.push("--".to_owned());
         words.extend(recipe.shape.worker.iter().map(|word| (*word).to_owned()));
         words
-    }
-
-    /// Steps the wall clock of its host.
-    pub fn step_clock(&self, offset: &str) {
-        let next = self.recipe.clock.with_extension("next");
-        fs::write(&next, offset).expect("write the clock's offset");
-        fs::rename(next, &self.recipe.clock).expect("step the clock");
     }
 
     /// What it is.
@@ -214,6 +191,29 @@ impl Contender {
             .iter_mut()
             .all(|process| process.ended().is_none() && runs(process.pid()))
             && self.guard().is_some_and(runs)
+    }
+
+    /// Which of its processes are left, and what they said last.
+    pub fn why_not_whole(&mut self) -> String {
+        if self.is_whole() {
+            return String::new();
+        }
+        let mut said = String::new();
+        for process in &mut self.running {
+            let ended = process.ended();
+            let alive = process.alive().into_iter();
+            let alive: Vec<String> = alive
+                .map(|pid| {
+                    let (name, state) = (proc::comm(pid), proc::state(pid));
+                    format!("{pid} {name:?} {state:?} child of {:?}", proc::parent(pid))
+                })
+                .collect();
+            said += &format!(
+                "  ended: {ended:?}, guard: {:?}, alive: {alive:?}\n",
+                guard_of(process.pid())
+            );
+        }
+        said + &self.tail()
     }
 
     /// Whether it has seen the lease's row: it waits, or has it.

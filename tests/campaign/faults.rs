@@ -65,7 +65,6 @@ faults! {
     StandbyKilled "standby-sigkill" Process "an acquisition under way is settled by nobody: it runs out";
     StandbyStopped "standby-sigstop" Process "what a standby has seen before it stood still gives it no right";
     OrderlyStop "orderly-sigterm" Process "the lease is renewed until the tree is empty, then released";
-    HostClockStepped "host-clock-stepped" Process "wall clocks of clients are never compared with anything";
 
     LineCut "line-cut" Line "a deadline counts from the last renewal that was sent";
     LineReset "line-reset" Line "a dead connection is replaced";
@@ -109,7 +108,6 @@ impl Fault {
             F::BothKilled | F::BothStopped => any(|shape| shape.contained),
             F::AttachKilled | F::AttachStopped => any(|shape| shape.pod),
             F::HostCut | F::HostDeaf | F::HostMute => any(|shape| shape.own_network),
-            F::HostClockStepped => any(|shape| shape.own_clock),
             F::ServerClock => spec.setup == Setup::Clock,
             F::DiskFull => spec.setup == Setup::SmallDisk,
             F::PoolerRestarted | F::PoolerAway => spec.setup == Setup::Pooled,

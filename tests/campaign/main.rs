@@ -38,7 +38,7 @@ const SHORT_WORLDS: u32 = 6;
 /// The seed of a short campaign.
 const SEED: u64 = 6;
 /// Worlds at a time.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 6;
 
 fn variable(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;

@@ -57,8 +57,6 @@ pub struct Shape {
     pub rejoin: bool,
     /// In a network namespace with an address of its own.
     pub own_network: bool,
-    /// With a wall clock of its own.
-    pub own_clock: bool,
     /// The options of its worker.
     pub worker: &'static [&'static str],
 }
@@ -148,7 +146,6 @@ impl Plan {
                 contained,
                 rejoin,
                 own_network: means.root && !file && random.random_bool(0.3),
-                own_clock: random.random_bool(0.1),
                 worker: WORKERS.choose(&mut random).copied().unwrap_or_default(),
             })
             .collect();

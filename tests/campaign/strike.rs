@@ -128,14 +128,6 @@ impl Wounds {
             F::WorkerOutOfMemory => _ = worker.map(|pid| self.out_of_memory(pid)),
             F::KeeperWithoutMemory => self.starve(keeper),
             F::GuardWithoutMemory => _ = guard.map(|pid| self.starve(pid)),
-            F::HostClockStepped => {
-                let offsets = ["+3600", "-3600", "+0"];
-                let offset = offsets[usize::try_from(strike.pick % 3).unwrap_or(0)];
-                lease
-                    .contenders
-                    .iter()
-                    .for_each(|all| all.step_clock(offset));
-            }
             _ => (),
         }
     }

@@ -211,8 +211,14 @@ impl World {
             }
             if over {
                 self.right(&dead)?;
+                let all = self
+                    .leases
+                    .iter_mut()
+                    .flat_map(|lease| &mut lease.contenders);
+                let left: String = all.map(Contender::why_not_whole).collect();
+                let hit = &wounds.fatal;
                 return Err(format!(
-                    "a contender is still being finished after {limit:?}"
+                    "not whole after {limit:?}, {hit:?} were hit:\n{left}"
                 ));
             }
             std::thread::sleep(LOOK);
