@@ -9,7 +9,7 @@ use crate::support::leasewrap::{Leasewrap, binary, guard_of, holder, lease_name}
 use crate::support::server::Server;
 use crate::support::sys;
 use crate::support::wait::{SOON, maybe, until};
-use crate::support::witness::{Log, ms_between};
+use crate::support::witness::{Log, Stamp, ms_between};
 use crate::{Samples, table};
 
 /// Of ends that hand over at once.
@@ -124,14 +124,17 @@ fn once(field: &Field<'_>, wrapper: Wrapper, end: End) -> Seen {
     };
     let mut old = start(options);
     let first = until("the old worker works", SOON, || {
-        log.stamps().first().map(|stamp| stamp.pid)
+        log.stamps().first().copied()
     });
+    // In a PID namespace of its own each worker has the same pid, but not the
+    // same token.
+    let of_first = |stamp: &Stamp| (stamp.pid, stamp.token) == (first.pid, first.token);
     let mut new = start(&[]);
     std::thread::sleep(SETTLED);
     let pid = i32::try_from(old.id()).expect("a pid");
     match end {
         End::Clean => {}
-        End::Term if wrapper == Wrapper::Flock => drop(sys::kill(first, libc::SIGTERM)),
+        End::Term if wrapper == Wrapper::Flock => drop(sys::kill(first.pid, libc::SIGTERM)),
         End::Term => drop(sys::kill(pid, libc::SIGTERM)),
         End::KillWrapper => drop(sys::kill(pid, libc::SIGKILL)),
         End::KillGuard => {
@@ -141,7 +144,7 @@ fn once(field: &Field<'_>, wrapper: Wrapper, end: End) -> Seen {
     }
     let begun = maybe(LIMIT, || {
         let stamps = log.stamps();
-        let found = stamps.iter().find(|stamp| stamp.pid != first)?;
+        let found = stamps.iter().find(|stamp| !of_first(stamp))?;
         Some(found.at_ns)
     });
     let Some(begun) = begun else {
@@ -151,7 +154,7 @@ fn once(field: &Field<'_>, wrapper: Wrapper, end: End) -> Seen {
     };
     std::thread::sleep(LOOKED);
     let stamps = log.stamps();
-    let last = stamps.iter().rfind(|stamp| stamp.pid == first);
+    let last = stamps.iter().rfind(|stamp| of_first(stamp));
     let last = last.map_or(0, |stamp| stamp.at_ns);
     let gap_ms = ms_between(last, begun);
     // Without their log the workers end, and then whoever waits for them.
