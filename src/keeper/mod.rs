@@ -2,6 +2,7 @@
 //! decides, and its commands are performed. Nothing in here decides about a
 //! lease, and nothing in here waits for anything but the next event.
 
+mod alarm;
 mod any_link;
 pub mod attach;
 mod attached;
@@ -19,19 +20,17 @@ pub mod signals;
 pub mod watchdog;
 mod watcher;
 
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook_tokio::SignalsInfo;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use uuid::Uuid;
 
 pub use self::any_link::GuardFrom;
 
+use self::alarm::Alarm;
 use self::any_link::AnyLink;
 use self::calls::Calls;
 use self::claim::ClaimFile;
@@ -50,8 +49,8 @@ use crate::sys::guard_process::{self, GuardProcess};
 use crate::sys::inherited::{self, Inherited};
 use crate::sys::memfd::Setup;
 use crate::sys::notify_socket::Message;
-use crate::sys::timer::{BootTimer, SelfKill};
-use crate::sys::{Result, SysError, clock, process, readiness, terminal};
+use crate::sys::timer::SelfKill;
+use crate::sys::{Result, SysError, clock, process, terminal};
 use crate::wire::{StopTo, ToGuard};
 
 /// The keeper's own timer fires this long after the deadline: the guard's
@@ -131,7 +130,6 @@ where
     S: Store + 'static,
     A: Audience,
 {
-    let timer = BootTimer::new()?;
     let stop_timeout = settings.config.timing.stop_timeout();
     let watchdog = settings
         .watchdog
@@ -144,8 +142,7 @@ where
         watcher: Watcher::new(watch),
         signals: signals::catch(|signal| inherited::get().ignored().contains(signal))
             .map_err(SysError::on("catch signals"))?,
-        timer_fired: readiness::watch(timer.as_fd(), Interest::READABLE)?,
-        timer,
+        alarm: Alarm::new()?,
         self_kill: SelfKill::new()?,
         terminal: terminal_of(inherited::get()),
         hooks: Hooks::new(
@@ -190,8 +187,7 @@ struct Loop<S: Store, B, A> {
     calls: Calls,
     watcher: Watcher<S::Watch, B>,
     signals: SignalsInfo<WithOrigin>,
-    timer: BootTimer,
-    timer_fired: AsyncFd<OwnedFd>,
+    alarm: Alarm,
     self_kill: SelfKill,
     terminal: Terminal,
     audience: A,
@@ -244,12 +240,7 @@ where
             self.set_timers()?;
             let seen = tokio::select! {
                 biased;
-                ready = self.timer_fired.readable() => {
-                    if let Ok(mut ready) = ready {
-                        ready.clear_ready();
-                    }
-                    Seen::Time
-                }
+                () = self.alarm.fired() => Seen::Time,
                 origin = self.signals.next() => Seen::Signal(origin),
                 news = self.link.next() => Seen::Guard(news),
                 reply = self.calls.next() => Seen::Reply(reply),
@@ -270,7 +261,7 @@ where
             self.hooks.next_wakeup(),
             self.watchdog.as_ref().and_then(Watchdog::next_wakeup),
         ];
-        self.timer.set(wakeups.into_iter().flatten().min())?;
+        self.alarm.set(wakeups.into_iter().flatten().min())?;
         let kill_at = match self.keeper.phase() {
             Phase::Stopping if self.killing => Some(clock::now() + KILLING_LIMIT),
             Phase::Starting | Phase::Holding | Phase::Stopping => self
@@ -305,7 +296,6 @@ where
     }
 
     fn time(&mut self) {
-        self.timer.consume();
         let at = clock::now();
         self.watcher.wake(at);
         let news = self.link.wake(at, &self.hooks.children());

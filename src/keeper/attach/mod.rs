@@ -6,7 +6,6 @@ mod serve;
 mod tell;
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,10 +13,9 @@ use futures_util::StreamExt as _;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::Origin;
 use signal_hook_tokio::SignalsInfo;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use self::serve::{Serve, hear};
+use super::alarm::Alarm;
 use super::link::{Link, News};
 use super::signals::{self, Doing, Meaning, Terminal};
 use super::{KILLING_LIMIT, SELF_KILL_AFTER, terminal_of};
@@ -27,8 +25,8 @@ use crate::lease::time::BootInstant;
 use crate::lease::timing::Chance;
 use crate::sys::guard_process::{THIS_PROGRAM, spawn_for_attach};
 use crate::sys::memfd::Setup;
-use crate::sys::timer::{BootTimer, SelfKill};
-use crate::sys::{Result, SysError, clock, inherited, process, readiness};
+use crate::sys::timer::SelfKill;
+use crate::sys::{Result, SysError, clock, inherited, process};
 use crate::wire::attach::FromAttach;
 use crate::wire::{FromGuard, Hello, ToGuard, VERSION};
 
@@ -59,7 +57,6 @@ pub struct Ended {
 /// # Errors
 /// When the loop's own descriptors cannot be had: nothing was started then.
 pub async fn run(settings: Settings) -> Result<Ended> {
-    let timer = BootTimer::new()?;
     let began = clock::now();
     let hello = Hello {
         version: VERSION,
@@ -73,8 +70,7 @@ pub async fn run(settings: Settings) -> Result<Ended> {
         serve: None,
         signals: signals::catch(|signal| inherited::get().ignored().contains(signal))
             .map_err(SysError::on("catch signals"))?,
-        timer_fired: readiness::watch(timer.as_fd(), Interest::READABLE)?,
-        timer,
+        alarm: Alarm::new()?,
         self_kill: SelfKill::new()?,
         terminal: terminal_of(inherited::get()),
         stop_asked: false,
@@ -101,8 +97,7 @@ struct Front {
     link: Option<Link>,
     serve: Option<Serve>,
     signals: SignalsInfo<WithOrigin>,
-    timer: BootTimer,
-    timer_fired: AsyncFd<OwnedFd>,
+    alarm: Alarm,
     self_kill: SelfKill,
     terminal: Terminal,
     /// A signal has asked for a stop.
@@ -142,12 +137,7 @@ impl Front {
             self.set_timers()?;
             let seen = tokio::select! {
                 biased;
-                ready = self.timer_fired.readable() => {
-                    if let Ok(mut ready) = ready {
-                        ready.clear_ready();
-                    }
-                    Seen::Time
-                }
+                () = self.alarm.fired() => Seen::Time,
                 origin = self.signals.next() => Seen::Signal(origin),
                 news = news(self.link.as_mut()) => Seen::Guard(news),
                 // Last: whoever listens there may say anything, without end.
@@ -169,7 +159,7 @@ impl Front {
     fn set_timers(&mut self) -> Result<()> {
         let link = self.link.as_ref().and_then(Link::next_wakeup);
         let next = [self.machine.next_wakeup(), link];
-        self.timer.set(next.into_iter().flatten().min())?;
+        self.alarm.set(next.into_iter().flatten().min())?;
         self.self_kill.set(match self.machine.deadline() {
             Some(_) if self.machine.is_killing() => Some(clock::now() + KILLING_LIMIT),
             Some(deadline) => Some(deadline + SELF_KILL_AFTER),
@@ -178,7 +168,6 @@ impl Front {
     }
 
     fn time(&mut self) {
-        self.timer.consume();
         let at = clock::now();
         if let Some(link) = &mut self.link {
             let news = link.wake(at, &[]);
