@@ -34,9 +34,9 @@ impl Record {
     /// Nothing yet.
     pub fn new(options: &RunOptions) -> Self {
         Self {
-            name: options.name.clone(),
+            name: options.keep.name.clone(),
             began: clock::now(),
-            rides_out: options.timing.rides_out(),
+            rides_out: options.keep.timing.rides_out(),
             containment: if options.pid_namespace {
                 Containment::PidNamespace
             } else {

@@ -80,7 +80,7 @@ impl Refused {
                 exit::USAGE
             }
             Self::Listen(error) => {
-                let address = options.listen.as_ref().map(ToString::to_string);
+                let address = options.keep.listen.as_ref().map(ToString::to_string);
                 let address = address.unwrap_or_default();
                 super::say(&format!("leasewrap: cannot listen on {address}: {error}"));
                 exit::FAILED
@@ -89,7 +89,7 @@ impl Refused {
                 let outcome = Outcome::NotStarted(NotStarted::Exec {
                     errno: unusable.errno(),
                 });
-                match Telemetry::start(&options.log) {
+                match Telemetry::start(&options.keep.log) {
                     Ok(telemetry) => Record::new(options).end(&telemetry, options, &outcome),
                     Err(_) => {
                         super::say(&format!("leasewrap: cannot {unusable}"));
@@ -152,13 +152,13 @@ fn notify_socket(options: &RunOptions) -> Result<Option<String>, Refused> {
 
 /// The database, as a run speaks to it.
 pub(super) fn store(options: &RunOptions) -> Result<StoreSettings, Refused> {
-    let settings = database::settings(&options.db).map_err(Refused::Database)?;
-    Ok(settings.call_limit(options.timing.call_timeout()))
+    let settings = database::settings(&options.keep.db).map_err(Refused::Database)?;
+    Ok(settings.call_limit(options.keep.timing.call_timeout()))
 }
 
 /// Where `--listen` says.
 pub(super) fn listener(options: &RunOptions) -> Result<Option<Listener>, Refused> {
-    let listener = options.listen.as_ref().map(Listener::bind).transpose();
+    let listener = options.keep.listen.as_ref().map(Listener::bind).transpose();
     listener.map_err(Refused::Listen)
 }
 
@@ -190,8 +190,8 @@ pub(super) fn claims(options: &RunOptions, store: &StoreSettings) -> Result<Clai
     ClaimFile::create(
         ReleaseFile::create()?,
         store.clone(),
-        options.name.clone(),
-        &options.timing,
+        options.keep.name.clone(),
+        &options.keep.timing,
     )
 }
 
@@ -226,7 +226,7 @@ fn watchdog(options: &RunOptions) -> Result<Option<WatchdogSettings>, SysError> 
 
 impl Prepared {
     pub(super) fn run(mut self, options: RunOptions) -> u8 {
-        let telemetry = match Telemetry::start(&options.log) {
+        let telemetry = match Telemetry::start(&options.keep.log) {
             Ok(telemetry) => telemetry,
             Err(error) => return failed(&SysError::on("start the log")(error)),
         };
@@ -265,24 +265,24 @@ impl Prepared {
             .map_err(SysError::on("start a runtime"))?;
         let settings = Settings {
             config: Arc::new(config(options, &self.started.guard)),
-            name: options.name.clone(),
+            name: options.keep.name.clone(),
             setup: self.setup,
-            stop_signal: options.stop_signal,
-            stop_to: options.stop_to,
-            hooks: options.hooks.clone(),
+            stop_signal: options.keep.stop_signal,
+            stop_to: options.keep.stop_to,
+            hooks: options.keep.hooks.clone(),
             watchdog: self.started.watchdog,
             notify_socket: self.notify_socket,
-            pgoptions: options.pgoptions,
+            pgoptions: options.keep.pgoptions,
         };
-        let name = options.name.clone();
+        let name = options.keep.name.clone();
         let store_settings = self.store.clone();
         let watch = move || AnyStore::new(store_settings.clone(), name.clone(), clock::now).watch();
-        let store = AnyStore::new(self.store, options.name.clone(), clock::now);
+        let store = AnyStore::new(self.store, options.keep.name.clone(), clock::now);
         let metrics = Metrics::new();
-        let (name, single) = (options.name.as_str(), options.slots == 1);
+        let (name, single) = (options.keep.name.as_str(), options.keep.slots == 1);
         let store = Metered::new(store, metrics.clone(), name, single, clock::now);
         let board = Board::new(
-            options.name.clone(),
+            options.keep.name.clone(),
             &settings.config,
             metrics.clone(),
             clock::now(),
@@ -291,7 +291,7 @@ impl Prepared {
             serve(listener, &board, metrics, telemetry)?;
         }
         notify(&runtime, &board)?;
-        let live = telemetry.live(options.name.clone());
+        let live = telemetry.live(options.keep.name.clone());
         let teller = Teller::new(record, board, live);
         let outcome = runtime.block_on(keeper::run(
             settings,
@@ -336,13 +336,13 @@ fn notify(runtime: &Runtime, board: &Board) -> Result<(), SysError> {
 
 fn config(options: &RunOptions, guard: &GuardFrom) -> Config {
     Config {
-        timing: options.timing.clone(),
-        slots: options.slots,
-        terms: options.terms.clone(),
-        takeover: options.takeover,
+        timing: options.keep.timing.clone(),
+        slots: options.keep.slots,
+        terms: options.keep.terms.clone(),
+        takeover: options.keep.takeover,
         wait: options.wait,
         rejoin: options.rejoin,
-        precheck: options.hooks.precheck.is_some(),
+        precheck: options.keep.hooks.precheck.is_some(),
         attached: match guard {
             GuardFrom::Child(_) => false,
             GuardFrom::Socket(..) => true,

@@ -194,19 +194,33 @@ enum Rule {
 }
 
 /// The same, checked.
-pub(super) struct Keep {
-    pub(super) db: DbOptions,
-    pub(super) name: LeaseName,
-    pub(super) slots: u32,
-    pub(super) terms: Terms,
-    pub(super) takeover: Takeover,
-    pub(super) timing: Timing,
-    pub(super) stop_signal: i32,
-    pub(super) stop_to: StopTo,
-    pub(super) pgoptions: bool,
-    pub(super) hooks: HookSettings,
-    pub(super) listen: Option<ListenAddress>,
-    pub(super) log: LogOptions,
+#[derive(Debug, Clone, PartialEq)]
+pub struct Keep {
+    /// The database.
+    pub db: DbOptions,
+    /// The lease.
+    pub name: LeaseName,
+    /// At most so many holders: at least 1.
+    pub slots: u32,
+    /// What is written into the row: ttl, `--takeover-delay`,
+    /// `--hold-at-least`, label and value.
+    pub terms: Terms,
+    /// When an unreleased lease may be taken.
+    pub takeover: Takeover,
+    /// The times.
+    pub timing: Timing,
+    /// Signal number of an orderly stop.
+    pub stop_signal: i32,
+    /// Whom it is sent to.
+    pub stop_to: StopTo,
+    /// Extend the worker's `PGOPTIONS`.
+    pub pgoptions: bool,
+    /// `--precheck`, `--on-event`, `--hook-timeout`.
+    pub hooks: HookSettings,
+    /// Where the pages are served.
+    pub listen: Option<ListenAddress>,
+    /// What is logged.
+    pub log: LogOptions,
 }
 
 impl KeepArgs {

@@ -9,7 +9,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
 pub mod db;
 mod hooks;
-mod keep;
+pub mod keep;
 pub mod log;
 pub mod run;
 pub mod sidecar;

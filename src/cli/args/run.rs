@@ -5,19 +5,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::db::DbOptions;
 use super::keep::{Keep, KeepArgs};
 use super::usage::UsageError;
 use super::values;
 use crate::exit::{self, ExitCodes};
-use crate::http::listen::ListenAddress;
-use crate::keeper::hooks::HookSettings;
-use crate::lease::ids::LeaseName;
-use crate::lease::keeper::Takeover;
-use crate::lease::record::Terms;
-use crate::lease::timing::Timing;
-use crate::telemetry::LogOptions;
-use crate::wire::StopTo;
 
 /// The run form's options, as clap reads them.
 #[derive(Debug, Clone, Args)]
@@ -116,45 +107,22 @@ struct WorkerArgs {
 /// A run, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunOptions {
-    /// The database.
-    pub db: DbOptions,
-    /// The lease.
-    pub name: LeaseName,
-    /// At most so many holders: at least 1.
-    pub slots: u32,
-    /// What is written into the row: ttl, `--takeover-delay`,
-    /// `--hold-at-least`, label and value.
-    pub terms: Terms,
+    /// What every keeper of a lease is told.
+    pub keep: Keep,
     /// How long to stand by: `None` for ever, zero not at all.
     pub wait: Option<Duration>,
     /// Stand by again after a loss, a failed precheck or a step-down.
     pub rejoin: bool,
-    /// When an unreleased lease may be taken.
-    pub takeover: Takeover,
-    /// The times.
-    pub timing: Timing,
-    /// Signal number of an orderly stop.
-    pub stop_signal: i32,
-    /// Whom it is sent to.
-    pub stop_to: StopTo,
     /// `--lost-exit-code` (never 0) and `--conflict-exit-code`.
     pub exit_codes: ExitCodes,
-    /// Extend the worker's `PGOPTIONS`.
-    pub pgoptions: bool,
-    /// `--precheck`, `--on-event`, `--hook-timeout`.
-    pub hooks: HookSettings,
     /// `--worker-watchdog`.
     pub worker_watchdog: Option<Duration>,
     /// The worker gets `NOTIFY_SOCKET` as it is.
     pub pass_notify: bool,
     /// `--pid-namespace`.
     pub pid_namespace: bool,
-    /// Where the pages are served.
-    pub listen: Option<ListenAddress>,
     /// The worker's program and arguments; never empty.
     pub command: Vec<OsString>,
-    /// What is logged.
-    pub log: LogOptions,
 }
 
 impl RunArgs {
@@ -172,47 +140,22 @@ impl RunArgs {
                 "no command to run; give it after --: leasewrap --db URL -- COMMAND [ARGS]...",
             ));
         }
-        let Keep {
-            db,
-            name,
-            slots,
-            terms,
-            takeover,
-            timing,
-            stop_signal,
-            stop_to,
-            pgoptions,
-            hooks,
-            listen,
-            log,
-        } = self.keep.check()?;
         Ok(RunOptions {
-            db,
-            name,
-            slots,
-            terms,
+            keep: self.keep.check()?,
             wait: if self.standby.no_wait {
                 Some(Duration::ZERO)
             } else {
                 self.standby.wait
             },
             rejoin: self.standby.rejoin,
-            takeover,
-            timing,
-            stop_signal,
-            stop_to,
             exit_codes: ExitCodes {
                 lost: self.worker.lost_exit_code,
                 conflict: self.standby.conflict_exit_code,
             },
-            pgoptions,
-            hooks,
             worker_watchdog: self.worker.worker_watchdog,
             pass_notify: self.worker.pass_notify,
             pid_namespace: self.worker.pid_namespace,
-            listen,
             command: self.command,
-            log,
         })
     }
 }

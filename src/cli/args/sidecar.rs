@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::keep::{Keep, KeepArgs};
+use super::keep::KeepArgs;
 use super::log::LogArgs;
 use super::run::RunOptions;
 use super::usage::UsageError;
@@ -168,43 +168,18 @@ impl ServeArgs {
     /// [`UsageError`]: no socket, no database, or times that do not fit.
     pub fn check(self) -> Result<ServeOptions, UsageError> {
         let socket = self.socket.check()?;
-        let Keep {
-            db,
-            name,
-            slots,
-            terms,
-            takeover,
-            timing,
-            stop_signal,
-            stop_to,
-            pgoptions,
-            hooks,
-            listen,
-            log,
-        } = self.keep.check()?;
         Ok(ServeOptions {
             socket,
             mode: self.socket_mode,
             run: RunOptions {
-                db,
-                name,
-                slots,
-                terms,
+                keep: self.keep.check()?,
                 wait: None,
                 rejoin: false,
-                takeover,
-                timing,
-                stop_signal,
-                stop_to,
                 exit_codes: ExitCodes::default(),
-                pgoptions,
-                hooks,
                 worker_watchdog: None,
                 pass_notify: false,
                 pid_namespace: false,
-                listen,
                 command: Vec::new(),
-                log,
             },
         })
     }

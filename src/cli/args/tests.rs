@@ -61,17 +61,18 @@ fn the_definition_is_sound() {
 fn the_run_form_has_no_subcommand_and_everything_after_the_dashes_is_the_workers() {
     let options = run(&["--db", DB, "--", "status", "--db", "x", "--", "-v"], &[]);
     assert_eq!(options.command, ["status", "--db", "x", "--", "-v"]);
-    assert_eq!(options.name.as_str(), "default");
+    assert_eq!(options.keep.name.as_str(), "default");
     assert_eq!(options.wait, None);
-    assert_eq!(options.takeover, Takeover::Observed);
-    assert_eq!(options.stop_signal, 15);
-    assert_eq!(options.stop_to, StopTo::Tree);
+    assert_eq!(options.keep.takeover, Takeover::Observed);
+    assert_eq!(options.keep.stop_signal, 15);
+    assert_eq!(options.keep.stop_to, StopTo::Tree);
     assert_eq!(
         (options.exit_codes.lost, options.exit_codes.conflict),
         (122, 121)
     );
     assert!(
         options
+            .keep
             .terms
             .label
             .as_str()
@@ -238,22 +239,25 @@ fn each_option_has_its_variable_and_the_command_line_wins() {
         ("LEASEWRAP_LOST_EXIT_CODE", "9"),
     ];
     let options = run(&["--name", "m", "--", "w"], &environment);
-    assert_eq!(options.name.as_str(), "m");
-    assert_eq!(options.timing.ttl(), Duration::from_secs(60));
-    assert!(options.rejoin && !options.pgoptions);
+    assert_eq!(options.keep.name.as_str(), "m");
+    assert_eq!(options.keep.timing.ttl(), Duration::from_secs(60));
+    assert!(options.rejoin && !options.keep.pgoptions);
     assert_eq!(options.wait, Some(Duration::from_secs(5)));
     assert_eq!(
-        (options.stop_to, options.exit_codes.lost),
+        (options.keep.stop_to, options.exit_codes.lost),
         (StopTo::Worker, 9)
     );
-    assert!(matches!(&options.db.source, DbSource::Urls(urls) if urls[0].reveal() == DB));
+    assert!(matches!(&options.keep.db.source, DbSource::Urls(urls) if urls[0].reveal() == DB));
 }
 
 #[test]
 fn hooks_have_their_variables() {
     let none = run(&["--db", DB, "--", "w"], &[]);
-    assert_eq!((none.hooks.precheck, none.hooks.on_event), (None, None));
-    assert_eq!(none.hooks.timeout, Duration::from_secs(5));
+    assert_eq!(
+        (none.keep.hooks.precheck, none.keep.hooks.on_event),
+        (None, None)
+    );
+    assert_eq!(none.keep.hooks.timeout, Duration::from_secs(5));
     assert_eq!(none.worker_watchdog, None);
     let environment = [
         ("LEASEWRAP_PRECHECK", "test -e x"),
@@ -262,9 +266,9 @@ fn hooks_have_their_variables() {
         ("LEASEWRAP_WORKER_WATCHDOG", "1m"),
     ];
     let all = run(&["--db", DB, "--", "w"], &environment);
-    assert_eq!(all.hooks.precheck, Some("test -e x".into()));
-    assert_eq!(all.hooks.on_event, Some("logger".into()));
-    assert_eq!(all.hooks.timeout, Duration::from_secs(7));
+    assert_eq!(all.keep.hooks.precheck, Some("test -e x".into()));
+    assert_eq!(all.keep.hooks.on_event, Some("logger".into()));
+    assert_eq!(all.keep.hooks.timeout, Duration::from_secs(7));
     assert_eq!(all.worker_watchdog, Some(Duration::from_secs(60)));
 }
 
@@ -276,14 +280,14 @@ fn an_option_wins_over_the_variable_of_one_that_it_excludes() {
     );
     assert_eq!(options.wait, Some(Duration::ZERO));
     let options = run(&["--db", DB, "--", "w"], &[("LEASEWRAP_DB_FILE", "/f")]);
-    assert!(matches!(options.db.source, DbSource::Urls(_)));
+    assert!(matches!(options.keep.db.source, DbSource::Urls(_)));
     let options = run(&["--db-file", "/f", "--", "w"], &[("LEASEWRAP_DB", DB)]);
-    assert!(matches!(options.db.source, DbSource::File(_)));
+    assert!(matches!(options.keep.db.source, DbSource::File(_)));
     let options = run(
         &["--db", DB, "-q", "--", "w"],
         &[("LEASEWRAP_LOG", "trace")],
     );
-    assert_eq!(options.log.detail, Detail::Quiet);
+    assert_eq!(options.keep.log.detail, Detail::Quiet);
     let said = usage(
         &["--", "w"],
         &[("LEASEWRAP_DB", DB), ("LEASEWRAP_DB_FILE", "/f")],
@@ -342,8 +346,8 @@ fn a_repeated_option_takes_the_last_and_db_takes_all() {
         ],
         &[],
     );
-    assert_eq!(options.timing.ttl(), Duration::from_secs(2));
-    assert!(matches!(options.db.source, DbSource::Urls(urls) if urls.len() == 2));
+    assert_eq!(options.keep.timing.ttl(), Duration::from_secs(2));
+    assert!(matches!(options.keep.db.source, DbSource::Urls(urls) if urls.len() == 2));
 }
 
 #[test]
@@ -430,7 +434,7 @@ fn the_two_halves_have_their_own_options() {
     )
     .unwrap();
     assert_eq!(
-        (options.mode, options.run.name.as_str()),
+        (options.mode, options.run.keep.name.as_str()),
         (Some(0o660), "n")
     );
     assert_eq!(options.socket, std::path::Path::new("/s"));
