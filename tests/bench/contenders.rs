@@ -1,11 +1,10 @@
 //! Who is compared: leasewrap, and what people put in front of a command
 //! today. What is not installed is left out, and named.
 
-use std::env;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::support::etcd::Etcd;
+use crate::support::installation::on_path;
 use crate::support::leasewrap::binary;
 use crate::support::run::run;
 use crate::support::server::Server;
@@ -58,10 +57,12 @@ impl<'a> Field<'a> {
     /// Looks who is there.
     pub fn new(server: &'a Server) -> Self {
         let mut wrappers = vec![Wrapper::Flock, Wrapper::Psql];
-        let etcd = found("etcd").and(found("etcdctl")).map(|_| Etcd::start());
+        let etcd = on_path("etcd")
+            .and(on_path("etcdctl"))
+            .map(|_| Etcd::start());
         let rest = [
             (Wrapper::Etcdctl, etcd.is_some()),
-            (Wrapper::Dislock, found("dislock").is_some()),
+            (Wrapper::Dislock, on_path("dislock").is_some()),
         ];
         for (wrapper, there) in rest {
             if there {
@@ -131,12 +132,4 @@ impl<'a> Field<'a> {
         }
         command
     }
-}
-
-/// The path of a program, if it is there.
-fn found(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
-    env::split_paths(&path)
-        .map(|dir| dir.join(program))
-        .find(|file| file.is_file())
 }

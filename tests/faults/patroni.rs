@@ -11,7 +11,7 @@ use crate::support::etcd::Etcd;
 use crate::support::installation::{as_owner, checked, tool};
 use crate::support::run::{MARK, run};
 use crate::support::server::free_port;
-use crate::support::wait::{maybe, until};
+use crate::support::wait::until;
 use crate::support::{proc, sys};
 
 /// Patroni's own, and the least that it takes: a leader that is gone with its
@@ -219,7 +219,7 @@ fn a_patroni_leader_is_killed_and_later_switched_over() {
         Duration::from_secs(1),
         "a killed leader and a switch-over",
     );
-    assert!(maybe(Duration::ZERO, || Some(scene.log.spans().len())) == Some(1));
+    assert_eq!(scene.log.spans().len(), 1);
     scene.say("ridden out, the lease kept");
     // And then it is handed over as ever.
     holder.signal(libc::SIGTERM);

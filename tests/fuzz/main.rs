@@ -9,6 +9,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../store/bench.rs"]
+#[expect(dead_code, reason = "the store's tests use all of it")]
+mod bench;
 mod environment;
 mod frames;
 mod requests;

@@ -1,21 +1,18 @@
 //! Rows that somebody else has written: read as they are, or refused in one
-//! line; and nobody who stands by before them takes what is not free.
+//! line.
 
-use std::time::Duration;
+use std::cell::{Cell, RefCell};
 
-use leasewrap::lease::ids::LeaseName;
 use leasewrap::lease::record::Observed;
-use leasewrap::store::settings::{Given, Surroundings};
-use leasewrap::store::{AnyStore, Store, StoreSettings};
+use leasewrap::store::{AnyStore, Store};
 use proptest::prelude::*;
 
+use crate::bench::{LIMIT, clock, settings};
 use crate::cases;
 use crate::support::server::Server;
 
-/// Each one is a write and two reads.
+/// Each one is some writes and a poll.
 const RUNS: u32 = 400;
-
-const LIMIT: Duration = Duration::from_secs(10);
 
 /// A column, and something for it that its type allows.
 fn column() -> impl Strategy<Value = (&'static str, String)> {
@@ -101,21 +98,12 @@ fn column() -> impl Strategy<Value = (&'static str, String)> {
 #[test]
 fn rows_of_others_are_read_or_refused() {
     let server = Server::start();
-    let name: LeaseName = "fuzzed".parse().expect("a name");
-    let urls = [server.url()];
-    let surroundings = Surroundings::new([], Some("postgres".to_owned()), "/".into());
-    let settings = StoreSettings::new(Given::Urls(&urls), "leasewrap", surroundings);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = runtime.expect("a runtime");
-    let clock = || {
-        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).expect("a clock");
-        let nanos = now.tv_sec() * 1_000_000_000 + now.tv_nsec();
-        leasewrap::lease::time::BootInstant::from_nanos(nanos.cast_unsigned())
-    };
-    let settings = settings.expect("it is right");
-    let mut store = AnyStore::new(settings, name, clock);
+    let name = "fuzzed".parse().expect("a name");
+    let mut store = AnyStore::new(settings(&server.url(), "leasewrap"), name, clock);
     runtime.block_on(store.init(LIMIT)).expect("set up");
     server.psql(
         "insert into leasewrap.lease (name, slot, token, revision, ttl, label, value, incarnation,
@@ -123,16 +111,15 @@ fn rows_of_others_are_read_or_refused() {
         values ('fuzzed', 0, 7, 1, '30 s', 'x', '', 'x', gen_random_uuid(), now(), now(), now())",
     );
     let mut runner = proptest::test_runner::TestRunner::new(cases(RUNS));
-    let mut written = 0_u32;
-    let store = std::cell::RefCell::new(store);
-    let count = std::cell::Cell::new(0_u32);
+    let store = RefCell::new(store);
+    let written = Cell::new(0_u32);
     let tried = runner.run(&proptest::collection::vec(column(), 1..4), |columns| {
         for (column, value) in columns {
             // What a constraint refuses is not there to be read.
             let sql =
                 format!("update leasewrap.lease set {column} = {value} where name = 'fuzzed'");
             if server.try_psql("postgres", &sql).is_ok() {
-                count.set(count.get() + 1);
+                written.set(written.get() + 1);
             }
         }
         match runtime.block_on(store.borrow_mut().observe(LIMIT)) {
@@ -146,7 +133,7 @@ fn rows_of_others_are_read_or_refused() {
         }
         Ok(())
     });
-    written += count.get();
     tried.expect("read or refused");
+    let written = written.get();
     assert!(written > RUNS / 4, "only {written} changes were allowed");
 }

@@ -12,6 +12,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use support::installation::on_path;
 use support::leasewrap::{Builder, Leasewrap, holder, lease_name, leasewrap};
 use support::run::{MARK, run};
 use support::server::shared;
@@ -51,10 +52,7 @@ fn get(port: u16, path: &str) -> String {
 /// Chromium, where it is installed.
 fn chromium() -> Option<&'static str> {
     let names = ["chromium", "chromium-browser", "google-chrome"];
-    let found = names.into_iter().find(|name| {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).any(|dir| dir.join(name).exists())
-    });
+    let found = names.into_iter().find(|name| on_path(name).is_some());
     if found.is_none() {
         eprintln!("skipped: no chromium is installed (Debian package: chromium)");
     }

@@ -1,10 +1,10 @@
 //! The manifests, by a tool that carries Kubernetes' schemas, and their
 //! command lines, by leasewrap.
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::support::installation::on_path;
 use super::support::leasewrap::{Builder, Leasewrap, file_with, lease_name, leasewrap};
 use super::support::run::run;
 use super::support::server::shared;
@@ -15,11 +15,8 @@ const VALIDATOR: &str = "kubernetes-validate";
 
 fn validator() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/bin");
-    let path = env::var_os("PATH").unwrap_or_default();
-    let mut all = env::split_paths(&path)
-        .chain([own])
-        .map(|dir| dir.join(VALIDATOR));
-    all.find(|program| program.exists()).unwrap_or_else(|| {
+    let own = Some(own.join(VALIDATOR)).filter(|program| program.exists());
+    on_path(VALIDATOR).or(own).unwrap_or_else(|| {
         panic!(
             "{VALIDATOR} of PyPI is missing: python3 -m venv target/python && \
              target/python/bin/pip install {VALIDATOR}"

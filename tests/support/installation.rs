@@ -84,6 +84,14 @@ pub fn tool(name: &str) -> PathBuf {
     bin.join(name)
 }
 
+/// The path of a program on the path, if it is there.
+pub fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
+}
+
 /// The library that fakes the wall clock.
 pub fn faketime() -> PathBuf {
     let places = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
