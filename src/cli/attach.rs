@@ -7,7 +7,7 @@ use crate::keeper::attach::{self, Ended, Settings};
 use crate::lease::attach::How;
 use crate::lease::keeper::event::Outcome;
 use crate::lease::timing::Rounded;
-use crate::sys::listening::{self, SocketError};
+use crate::sys::listening;
 use crate::sys::{SysError, inherited, namespace, signals};
 use crate::telemetry::{LAST, Telemetry};
 use crate::wire::{NotStarted, WorkerEnd};
@@ -20,13 +20,7 @@ impl AttachArgs {
             Err(error) => return super::args::Refused::Usage(error).tell(),
         };
         if let Err(error) = listening::check(&options.socket) {
-            super::say(&format!("leasewrap: cannot {error}"));
-            return match error {
-                SocketError::TooLong { .. } => exit::USAGE,
-                SocketError::InUse { .. }
-                | SocketError::Foreign { .. }
-                | SocketError::Io { .. } => exit::FAILED,
-            };
+            return run::no_socket(&error);
         }
         // Before a lease is thought of.
         let setup = match run::setup(&options.command, options.pid_namespace) {

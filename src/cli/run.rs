@@ -61,15 +61,7 @@ pub(super) enum Refused {
 impl Refused {
     pub(super) fn tell(&self, options: &RunOptions) -> u8 {
         match self {
-            Self::Socket(error) => {
-                super::say(&format!("leasewrap: cannot {error}"));
-                match error {
-                    SocketError::TooLong { .. } => exit::USAGE,
-                    SocketError::InUse { .. }
-                    | SocketError::Foreign { .. }
-                    | SocketError::Io { .. } => exit::FAILED,
-                }
-            }
+            Self::Socket(error) => no_socket(error),
             Self::Database(refused) => refused.tell(),
             Self::Failed(error) => failed(error),
             Self::NotifySocket => {
@@ -104,6 +96,17 @@ impl Refused {
 pub(super) fn failed(error: &SysError) -> u8 {
     super::say(&format!("leasewrap: cannot {error}"));
     exit::FAILED
+}
+
+/// Says why the socket of serve and attach cannot be used.
+pub(super) fn no_socket(error: &SocketError) -> u8 {
+    super::say(&format!("leasewrap: cannot {error}"));
+    match error {
+        SocketError::TooLong { .. } => exit::USAGE,
+        SocketError::InUse { .. } | SocketError::Foreign { .. } | SocketError::Io { .. } => {
+            exit::FAILED
+        }
+    }
 }
 
 /// A run that may begin.
