@@ -61,6 +61,11 @@ const SELF_KILL_AFTER: Duration = Duration::from_secs(1);
 /// keeper that does not get to a single step in this long stands still.
 const KILLING_LIMIT: Duration = Duration::from_secs(60);
 
+/// The same, for a keeper that acquires: beyond two ttls, since nothing that
+/// it waits for then takes that long. One that somebody stops when it has the
+/// lease, and has not told its guard, would else stay there for ever.
+const ACQUIRING_LIMIT: Duration = Duration::from_secs(5);
+
 /// Everything that a run needs and that does not change.
 #[derive(Debug)]
 pub struct Settings {
@@ -268,7 +273,11 @@ where
                 .keeper
                 .deadline()
                 .map(|deadline| deadline + SELF_KILL_AFTER),
-            Phase::Standby | Phase::Acquiring | Phase::Releasing | Phase::Ended => None,
+            Phase::Acquiring => {
+                let ttl = self.keeper.config().timing.ttl();
+                Some(clock::now() + ttl * 2 + ACQUIRING_LIMIT)
+            }
+            Phase::Standby | Phase::Releasing | Phase::Ended => None,
         };
         self.self_kill.set(kill_at)
     }

@@ -131,7 +131,9 @@ impl Backend {
     pub fn free_the_disk(&self) {
         if let (Some(disk), Some(server)) = (&self.disk, &self.server) {
             disk.free();
-            server.restart(Stop::Immediate);
+            // Whatever state it is in: a server whose disk was full may be
+            // deaf to anything milder.
+            server.restart(Stop::Kill);
         }
     }
 }

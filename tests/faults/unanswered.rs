@@ -15,7 +15,11 @@ const ACQUISITION: &str = "released_at = null";
 /// A lease that exists and is free, and a proxy that will not give the answer
 /// to its acquisition; and the token so far.
 fn free_lease(fault: &str) -> (Scene, Proxy, i64) {
-    let scene = Scene::new(fault, TTL);
+    free_lease_of(fault, TTL)
+}
+
+fn free_lease_of(fault: &str, ttl: Duration) -> (Scene, Proxy, i64) {
+    let scene = Scene::new(fault, ttl);
     scene
         .leasewrap(&shared().url(), &["exit-after=1"])
         .run()
@@ -87,6 +91,23 @@ fn keeper_sigkill_before_the_acquisition_is_answered() {
     holder.signal(libc::SIGKILL);
     proxy.mend();
     holder.end().code(137);
+    free(&scene);
+    scene.say("given back by the releaser");
+}
+
+/// It has the lease, and will not know it: its own timer ends it, and then it
+/// is given back.
+#[test]
+fn keeper_sigstop_before_the_acquisition_is_answered() {
+    let (scene, proxy, last) =
+        free_lease_of("acquisition-unanswered-sigstop", Duration::from_secs(1));
+    let holder = scene.leasewrap(&proxy.url("postgres"), &[]).spawn();
+    until_true("the acquisition is on its way", SOON, || proxy.has_held());
+    holder.signal(libc::SIGSTOP);
+    proxy.mend();
+    holder.end().code(137);
+    let latest = scene.log.spans().last().map(|(token, _, _)| *token);
+    assert_eq!(latest, Some(last), "no worker has run since");
     free(&scene);
     scene.say("given back by the releaser");
 }
