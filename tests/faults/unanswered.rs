@@ -139,6 +139,22 @@ fn release_unanswered() {
     scene.say("released twice");
 }
 
+/// The guard wakes it after the deadline, and ends it if need be: whoever
+/// started it must see an end.
+#[test]
+fn keeper_sigstop_before_the_release_is_answered() {
+    let scene = Scene::new("release-unanswered-sigstop", Duration::from_secs(3));
+    let proxy = Proxy::to(shared().port());
+    let (holder, _) = scene.hold(&proxy.url("postgres"), &[]);
+    proxy.hold_the_answer_to("set released_at");
+    holder.signal(libc::SIGTERM);
+    until_true("the release is on its way", SOON, || proxy.has_held());
+    holder.signal(libc::SIGSTOP);
+    let _ended = holder.end();
+    free(&scene);
+    scene.say("ended");
+}
+
 #[test]
 fn keeper_sigkill_while_the_line_is_cut() {
     let scene = Scene::new("sigkill-while-cut", TTL);
