@@ -66,6 +66,8 @@ pub fn main(arguments: &[OsString]) -> u8 {
     }
     let parsed = args::parse(arguments, &|name| std::env::var_os(name));
     entry::hide_passwords();
+    // Half a megabyte, which the parser of the command line alone has used.
+    process::release_freed_memory();
     match parsed {
         Ok(Parsed::Run(options)) => run::run(*options),
         Ok(Parsed::Command(command)) => command.perform(),

@@ -203,10 +203,14 @@ impl Server {
         let pid = pid_of(&child);
         let below = proc::descendants(pid);
         sys::kill(pid, signal);
-        until("PostgreSQL has stopped", SOON, || {
-            child.try_wait().expect("wait for postgres")
-        });
-        if how == Stop::Kill {
+        let mut ended = || child.try_wait().expect("wait for postgres");
+        let killed = maybe(SOON, &mut ended).is_none();
+        if killed {
+            // On a host in distress it may be stuck; what it has written is safe.
+            sys::kill(pid, libc::SIGKILL);
+            until("PostgreSQL has stopped", SOON, &mut ended);
+        }
+        if killed || how == Stop::Kill {
             // Orphaned backends end by themselves, when they notice; a test wants them gone now.
             below
                 .into_iter()
