@@ -261,7 +261,9 @@ where
         ];
         self.alarm.set(wakeups.into_iter().flatten().min())?;
         let kill_at = match self.keeper.phase() {
-            Phase::Stopping if self.killing => Some(clock::now() + KILLING_LIMIT),
+            Phase::Stopping if self.killing || self.link.is_sweeping() => {
+                Some(clock::now() + KILLING_LIMIT)
+            }
             Phase::Starting | Phase::Holding | Phase::Stopping => self
                 .keeper
                 .deadline()
