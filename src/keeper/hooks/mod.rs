@@ -18,6 +18,7 @@ use uuid::Uuid;
 use self::command::{Heard, Progress, Running, What};
 use self::notice::{Beside, Notice, Why};
 use self::queue::Queue;
+use crate::lease::HURRY_AFTER;
 use crate::lease::ids::{HolderId, LeaseName, Slot, Token};
 use crate::lease::keeper::event::Transition;
 use crate::lease::record::{Term, Terms};
@@ -34,10 +35,6 @@ const LEFT_BEHIND: Duration = Duration::from_millis(100);
 /// When leasewrap ends: so long after they were killed, hooks that are still
 /// there are left to their guards.
 const KILL_LIMIT: Duration = Duration::from_secs(1);
-
-/// A second signal comes at once from `timeout` and `killall`; later than
-/// this it means hurry.
-const HURRY_AFTER: Duration = Duration::from_millis(500);
 
 /// The options.
 #[derive(Debug, Clone, PartialEq, Eq)]
