@@ -32,6 +32,11 @@ const STUCK: usize = 4;
 /// What a hook leaves behind has so long to end: the next one waits for it.
 const LEFT_BEHIND: Duration = Duration::from_millis(100);
 
+/// The ttl that a hook's guard counts with: its own timer fires as late after
+/// the deadline as a guard's ever does (a quarter of a second). On a busy host
+/// it would else end before it has killed, and nobody is there to finish that.
+const GUARDED: Duration = Duration::from_secs(10);
+
 /// When leasewrap ends: so long after they were killed, hooks that are still
 /// there are left to their guards.
 const KILL_LIMIT: Duration = Duration::from_secs(1);
@@ -279,7 +284,7 @@ impl Hooks {
             slot: Slot(0),
             holder: HolderId(Uuid::nil()),
             token: Token(0),
-            ttl: timeout,
+            ttl: GUARDED,
             pgoptions: PgOptions::Leave,
             deadline: now + timeout,
             grace: Duration::ZERO,
