@@ -22,7 +22,7 @@ pub const NOT_FOUND: u8 = 127;
 
 /// What a shell reports for an end by signal `signal`: 128 + N.
 pub fn of_signal(signal: i32) -> u8 {
-    u8::try_from(128 + signal).unwrap_or(u8::MAX)
+    u8::try_from(signal.saturating_add(128)).unwrap_or(u8::MAX)
 }
 
 /// What `execve(2)` answers when there is no such file.

@@ -23,11 +23,9 @@ impl Outbox {
     /// Sends a frame, or keeps it until it can be sent.
     pub(super) fn send(&mut self, channel: &Channel, frame: &FromGuard) {
         self.flush(channel);
-        if self.waiting.is_empty() && self.sent(channel, &frame.encode()) {
-            return;
-        }
         if self.waiting.len() < NEWS || is_decision(frame) {
             self.waiting.push_back(frame.encode());
+            self.flush(channel);
         }
     }
 
@@ -40,13 +38,6 @@ impl Outbox {
                 // That the keeper is gone is read from the channel.
                 Sent::Closed => return self.waiting.clear(),
             };
-        }
-    }
-
-    fn sent(&self, channel: &Channel, frame: &[u8]) -> bool {
-        match channel.send(frame) {
-            Sent::Done | Sent::Closed => true,
-            Sent::Full => false,
         }
     }
 }

@@ -57,6 +57,11 @@ impl Frames {
         self.outbox.is_empty()
     }
 
+    /// Whether [`Heard::Closed`] was heard.
+    pub fn are_over(&self) -> bool {
+        self.closed
+    }
+
     /// Sends a frame, now or as soon as the other end reads again.
     pub fn send(&mut self, channel: &Channel, frame: Vec<u8>) {
         self.outbox.push_back(frame);

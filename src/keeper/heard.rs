@@ -192,7 +192,7 @@ where
 
     /// A renewal may have to wait for it.
     fn check_limit(&self) -> Duration {
-        self.settings.config.timing.call_timeout() / 3
+        self.keeper.call_limit(clock::now()) / 3
     }
 }
 

@@ -177,11 +177,17 @@ impl Link {
         self.pulse.told_to_kill(now);
     }
 
-    /// Tells it to end.
+    /// Tells it to end: nothing runs.
     pub fn dismiss(&mut self) {
         self.send(&ToGuard::Dismiss);
         if matches!(self.state, State::Alive | State::Empty { .. }) {
             self.state = State::Dismissed;
+            // It has given up on a keeper that stood still, and is the
+            // releaser by now: it would kill this process, which goes on
+            // with its hooks or the next term, for not having ended.
+            if self.frames.are_over() {
+                self.guard.kill();
+            }
         }
     }
 
@@ -321,9 +327,9 @@ impl Link {
 
     /// The guard's process has ended, and all that it said was read.
     fn ended(&mut self, now: BootInstant) -> News {
-        while self.guard.state() != GuardState::Ended {
-            // Reaps it, now that its handle says that it has ended.
-        }
+        // Reaps it, now that its handle says that it has ended; one that
+        // somebody traces is reaped when that one lets go of it.
+        while let GuardState::Stopped | GuardState::Continued = self.guard.state() {}
         if matches!(self.state, State::Dismissed) {
             self.state = State::Gone;
             return News::Nothing;

@@ -46,11 +46,11 @@ use crate::lease::time::BootInstant;
 use crate::lease::timing::Chance;
 use crate::store::{Notice, Store};
 use crate::sys::guard_process::{self, GuardProcess};
-use crate::sys::inherited::{self, Inherited};
+use crate::sys::inherited;
 use crate::sys::memfd::Setup;
 use crate::sys::notify_socket::Message;
 use crate::sys::timer::SelfKill;
-use crate::sys::{Result, SysError, clock, process, terminal};
+use crate::sys::{Result, SysError, clock, process};
 use crate::wire::{StopTo, ToGuard};
 
 /// The keeper's own timer fires this long after the deadline: the guard's
@@ -149,7 +149,7 @@ where
             .map_err(SysError::on("catch signals"))?,
         alarm: Alarm::new()?,
         self_kill: SelfKill::new()?,
-        terminal: terminal_of(inherited::get()),
+        terminal: Terminal::of_this_process(),
         hooks: Hooks::new(
             settings.hooks.clone(),
             settings.name.clone(),
@@ -166,13 +166,6 @@ where
     }
     .run()
     .await
-}
-
-fn terminal_of(_: &Inherited) -> Terminal {
-    Terminal {
-        shared: terminal::has_controlling_terminal(),
-        session_leader: process::leads_session(),
-    }
 }
 
 /// What the machine may use of the world, for one step.
@@ -268,7 +261,9 @@ where
         ];
         self.alarm.set(wakeups.into_iter().flatten().min())?;
         let kill_at = match self.keeper.phase() {
-            Phase::Stopping if self.killing => Some(clock::now() + KILLING_LIMIT),
+            Phase::Stopping if self.killing || self.link.is_sweeping() => {
+                Some(clock::now() + KILLING_LIMIT)
+            }
             Phase::Starting | Phase::Holding | Phase::Stopping => self
                 .keeper
                 .deadline()
@@ -356,8 +351,8 @@ where
             // Only hooks are waited for.
             _ if self.stop_asked || self.outcome.is_some() => Doing::Stopping,
             Phase::Standby | Phase::Acquiring => Doing::StandingBy,
-            Phase::Starting => Doing::Starting,
-            Phase::Holding | Phase::Stopping | Phase::Releasing | Phase::Ended => Doing::Running,
+            Phase::Starting | Phase::Releasing | Phase::Ended => Doing::WithoutWorker,
+            Phase::Holding | Phase::Stopping => Doing::Running,
         }
     }
 

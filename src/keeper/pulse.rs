@@ -34,19 +34,27 @@ pub enum Remedy {
 pub struct Pulse {
     wake_after: Duration,
     kill_answer_limit: Duration,
+    /// Of the last frame that wants an answer.
     seq: u32,
     unanswered: Option<Unanswered>,
-    kill_at: Option<BootInstant>,
+    kill: Option<Kill>,
     /// How often it was stopped of late, and when last.
     stops: (u32, BootInstant),
 }
 
+/// Some frame has no answer yet.
 #[derive(Debug)]
 struct Unanswered {
-    /// The oldest frame without an answer.
-    seq: u32,
     wake_at: BootInstant,
     woken: bool,
+}
+
+/// The order to kill has no answer yet.
+#[derive(Debug)]
+struct Kill {
+    /// Of that frame, or of one after it.
+    seq: u32,
+    at: BootInstant,
 }
 
 impl Default for Pulse {
@@ -56,7 +64,7 @@ impl Default for Pulse {
             kill_answer_limit: KILL_ANSWER_LIMIT,
             seq: 0,
             unanswered: None,
-            kill_at: None,
+            kill: None,
             stops: (0, BootInstant::ZERO),
         }
     }
@@ -89,27 +97,21 @@ impl Pulse {
     /// The number of the next frame that wants an answer.
     pub fn ask(&mut self, now: BootInstant) -> u32 {
         self.seq = self.seq.wrapping_add(1);
-        if self.unanswered.is_none() {
-            self.unanswered = Some(Unanswered {
-                seq: self.seq,
-                wake_at: now + self.wake_after,
-                woken: false,
-            });
-        }
+        self.unanswered.get_or_insert(Unanswered {
+            wake_at: now + self.wake_after,
+            woken: false,
+        });
         self.seq
     }
 
-    /// An answer came. One to a later frame answers all before it: frames
-    /// keep their order.
+    /// An answer came. One to a later frame answers all before it (frames
+    /// keep their order), and none after it.
     pub fn answered(&mut self, seq: u32) {
-        if self
-            .unanswered
-            .as_ref()
-            .is_some_and(|unanswered| seq.wrapping_sub(unanswered.seq) < u32::MAX / 2)
-        {
+        if seq == self.seq {
             self.unanswered = None;
-            self.kill_at = None;
         }
+        self.kill
+            .take_if(|kill| seq.wrapping_sub(kill.seq) < u32::MAX / 2);
     }
 
     /// The guard was told to kill: from now on it must answer soon, and one
@@ -119,19 +121,18 @@ impl Pulse {
             .unanswered
             .as_ref()
             .is_some_and(|unanswered| unanswered.woken);
-        let limit = if stands_still {
+        let at = if stands_still {
             now
         } else {
             now + self.kill_answer_limit
         };
-        self.kill_at = Some(limit);
+        self.kill = Some(Kill { seq: self.seq, at });
     }
 
     /// What is due at `now`; to be called again until it says nothing.
     pub fn due(&mut self, now: BootInstant) -> Option<Remedy> {
         let unanswered = self.unanswered.as_mut()?;
-        if self.kill_at.is_some_and(|at| now >= at) {
-            self.kill_at = None;
+        if self.kill.take_if(|kill| now >= kill.at).is_some() {
             self.unanswered = None;
             return Some(Remedy::Kill);
         }
@@ -145,11 +146,9 @@ impl Pulse {
 
     /// When [`Self::due`] has something to say.
     pub fn next_wakeup(&self) -> Option<BootInstant> {
-        let unanswered = self.unanswered.as_ref()?;
-        Some(
-            self.kill_at
-                .map_or(unanswered.wake_at, |at| at.min(unanswered.wake_at)),
-        )
+        let wake_at = self.unanswered.as_ref()?.wake_at;
+        let kill_at = self.kill.as_ref().map(|kill| kill.at);
+        Some(kill_at.map_or(wake_at, |at| at.min(wake_at)))
     }
 }
 
@@ -210,6 +209,23 @@ mod tests {
         }
         assert_eq!(pulse.stopped(now), Remedy::Kill);
         assert_eq!(pulse.stopped(now + STOPS_WITHIN), Remedy::Wake);
+    }
+
+    #[test]
+    fn an_answer_to_what_was_asked_before_is_none_to_the_order_to_kill() {
+        let mut pulse = Pulse::default();
+        let before = pulse.ask(START);
+        let kill = pulse.ask(START);
+        pulse.told_to_kill(START);
+        pulse.answered(before);
+        let limit = START + KILL_ANSWER_LIMIT;
+        assert_eq!(pulse.next_wakeup(), Some(limit));
+        // Its own answer is one, whatever is asked after it.
+        pulse.ask(START);
+        pulse.answered(kill);
+        assert_eq!(pulse.due(limit), None);
+        pulse.told_to_kill(limit);
+        assert_eq!(pulse.due(limit + KILL_ANSWER_LIMIT), Some(Remedy::Kill));
     }
 
     #[test]

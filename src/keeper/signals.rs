@@ -9,7 +9,7 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::{Cause, Origin};
 use signal_hook_tokio::SignalsInfo;
 
-use crate::sys::{signals, terminal};
+use crate::sys::{process, signals, terminal};
 
 /// Those that end leasewrap as they end any program (the guard does the
 /// rest), those that cannot be caught, and PIPE, which a write to a closed
@@ -44,9 +44,9 @@ pub fn catch(ignored: impl Fn(i32) -> bool) -> std::io::Result<SignalsInfo<WithO
 pub enum Doing {
     /// No worker, and none is being started: an acquisition may be under way.
     StandingBy,
-    /// The lease is ours, but the worker is not known to run yet: what
-    /// is typed now reaches leasewrap alone.
-    Starting,
+    /// The lease is ours, but the worker is not known to run yet, or has
+    /// ended: what is typed now reaches leasewrap alone.
+    WithoutWorker,
     /// The worker runs.
     Running,
     /// A stop was asked for.
@@ -61,6 +61,16 @@ pub struct Terminal {
     pub shared: bool,
     /// leasewrap leads the session: a hang-up reaches it alone.
     pub session_leader: bool,
+}
+
+impl Terminal {
+    /// As it is now.
+    pub fn of_this_process() -> Self {
+        Self {
+            shared: terminal::has_controlling_terminal(),
+            session_leader: process::leads_session(),
+        }
+    }
 }
 
 /// What is to be done about a signal.
@@ -104,7 +114,9 @@ pub fn meaning(signal: i32, typed: bool, doing: Doing, terminal: Terminal) -> Me
         (SIGTSTP | SIGTTIN | SIGTTOU | SIGCONT | libc::SIGWINCH, _) if typed && terminal.shared => {
             Meaning::Ignore
         }
-        (signal, Doing::Starting | Doing::Running | Doing::Stopping) => Meaning::PassOn(signal),
+        (signal, Doing::WithoutWorker | Doing::Running | Doing::Stopping) => {
+            Meaning::PassOn(signal)
+        }
     }
 }
 
@@ -130,7 +142,7 @@ pub fn meaning_to_serve(signal: i32, typed: bool, doing: Doing) -> Meaning {
         (SIGHUP | SIGQUIT, Doing::Stopping) => Meaning::Ignore,
         (SIGHUP | SIGINT | SIGQUIT | SIGTERM, _) => Meaning::Stop(signal),
         (SIGTSTP, Doing::StandingBy) if typed => Meaning::StopSelf(signal),
-        (_, Doing::StandingBy | Doing::Starting | Doing::Running | Doing::Stopping) => {
+        (_, Doing::StandingBy | Doing::WithoutWorker | Doing::Running | Doing::Stopping) => {
             Meaning::Ignore
         }
     }
@@ -171,10 +183,12 @@ mod tests {
             typed(SIGINT, Doing::Stopping, ON_TERMINAL),
             Meaning::HurryUp
         );
-        assert_eq!(
-            typed(SIGINT, Doing::StandingBy, ON_TERMINAL),
-            Meaning::Stop(SIGINT)
-        );
+        for nobody_else in [Doing::StandingBy, Doing::WithoutWorker] {
+            assert_eq!(
+                typed(SIGINT, nobody_else, ON_TERMINAL),
+                Meaning::Stop(SIGINT)
+            );
+        }
     }
 
     #[test]
@@ -198,7 +212,7 @@ mod tests {
     fn a_hang_up_during_the_start_is_the_workers() {
         // It may run already, and the guard's word be on its way.
         assert_eq!(
-            sent(SIGHUP, Doing::Starting, DETACHED),
+            sent(SIGHUP, Doing::WithoutWorker, DETACHED),
             Meaning::PassOn(SIGHUP)
         );
     }

@@ -186,7 +186,6 @@ fn words(reason: &Reason) -> (Option<String>, Option<Duration>) {
         | Reason::Locked { .. }
         | Reason::Overtaken
         | Reason::Unfit
-        | Reason::InRecovery
         | Reason::Unreachable { .. } => return (Some(reason.to_string()), None),
     };
     (Some(why.to_owned()), Some(left))

@@ -353,7 +353,6 @@ pub fn reason_name(reason: &Reason) -> &'static str {
         Reason::Locked { .. } => "locked",
         Reason::Overtaken => "overtaken",
         Reason::Unfit => "precheck",
-        Reason::InRecovery => "in-recovery",
         Reason::Unreachable { .. } => "unreachable",
         Reason::SteppedDown { .. } => "stepped-down",
     }

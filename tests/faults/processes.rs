@@ -7,6 +7,7 @@ use crate::scene::Scene;
 use crate::support::proxy::Proxy;
 use crate::support::server::shared;
 use crate::support::wait::{SOON, until, until_true};
+use crate::support::witness::ms_between;
 use crate::support::{proc, sys};
 
 /// So long that waiting it out would be seen in the gap.
@@ -88,6 +89,32 @@ fn guard_sigkill() {
         seen.gap_ms() < QUICK,
         "the lease was not released: {seen:?}"
     );
+    holder.end().code(125);
+}
+
+#[test]
+fn guard_sigkill_and_something_stays_past_the_deadline() {
+    let scene = Scene::new("guard-sigkill-stays", SHORT);
+    let proxy = Proxy::to(shared().port());
+    let (mut holder, _) = scene.hold(&proxy.url("postgres"), &["children=1"]);
+    let child = until("a child", SOON, || {
+        proc::children(holder.worker()).first().copied()
+    });
+    let Some(traced) = sys::Traced::seize(child) else {
+        return; // Not allowed here.
+    };
+    proxy.cut();
+    sys::kill(holder.guard(), libc::SIGKILL);
+    // The keeper's own timer fires a second after the deadline, unless the
+    // killing has begun: then it is needed for longer.
+    let from = sys::boot_ns();
+    let long = scene.ttl(1.0) + Duration::from_secs(2);
+    until_true("that is long past", long + SOON, || {
+        let waited = ms_between(from, sys::boot_ns());
+        waited > long.as_secs_f64() * 1e3 || holder.ended().is_some()
+    });
+    assert_eq!(holder.ended(), None, "it waits for what is left");
+    traced.let_go();
     holder.end().code(125);
 }
 

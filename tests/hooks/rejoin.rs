@@ -110,6 +110,22 @@ fn after_a_cut_line_it_works_again() {
 }
 
 #[test]
+fn one_that_stood_still_goes_on_with_its_next_term() {
+    let leasewrap = leasewrap()
+        .switch("--rejoin")
+        .ttl("2s")
+        .sh(&patient(9))
+        .spawn();
+    wait_up(&leasewrap, 1);
+    let guard = leasewrap.guard();
+    leasewrap.signal(libc::SIGSTOP);
+    // The guard releases in its place and wakes it.
+    wait_up(&leasewrap, 2);
+    crate::wait_gone("the guard of the first term", guard);
+    terminate(leasewrap, 9);
+}
+
+#[test]
 fn a_signal_ends_it_wherever_it_stands() {
     let unfit = Notes::new();
     let leasewrap = leasewrap()

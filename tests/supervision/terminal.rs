@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::leasewrap;
 use crate::support::leasewrap::{Builder, guard_of, holder, lease_name};
+use crate::support::proxy::Proxy;
 use crate::support::pty::Terminal;
 use crate::support::server::shared;
 use crate::support::wait::{SOON, maybe, until, until_true};
@@ -65,6 +66,25 @@ fn ctrl_c_is_the_workers_business() {
         "from the kernel alone"
     );
     assert!(!terminal.screen().contains("signal 15") && !terminal.screen().contains("stopping"));
+}
+
+#[test]
+fn ctrl_c_is_leasewraps_once_the_worker_has_ended() {
+    let terminal = Terminal::bash();
+    let proxy = Proxy::to(shared().port());
+    let leasewrap = holder(&proxy.url("postgres"), &lease_name("typed-release"))
+        .ttl("60s")
+        .option("--call-timeout", "300ms")
+        .sh("echo $((40+2)) is up; read line; exit 4");
+    terminal.line(&format!("{}; echo code $?", line(&leasewrap)));
+    terminal.wait("42 is up");
+    proxy.cut();
+    terminal.line("end");
+    terminal.wait("release the lease");
+    until_true("it ends long before the lease does", SOON, || {
+        terminal.type_text(CTRL_C);
+        terminal.screen().contains("code 4")
+    });
 }
 
 #[test]

@@ -33,6 +33,32 @@ extern "C" fn before_main(argc: c_int, argv: *const *const c_char, _env: *const 
     }
 }
 
+/// A process that is traced: killed, it stays a zombie until it is let go.
+pub struct Traced(c_int);
+
+impl Traced {
+    /// Traces it; `None` where that is not allowed.
+    pub fn seize(pid: c_int) -> Option<Self> {
+        // SAFETY: numbers.
+        let seized = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) };
+        (seized == 0).then_some(Self(pid))
+    }
+
+    /// Waits for its end, and lets it go.
+    pub fn let_go(self) {
+        let mut status = 0;
+        loop {
+            // SAFETY: a number, and a place for the answer. Whatever stops it
+            // before is passed over.
+            let waited = unsafe { libc::waitpid(self.0, &raw mut status, libc::__WALL) };
+            assert_eq!(waited, self.0, "it ends");
+            if libc::WIFSIGNALED(status) || libc::WIFEXITED(status) {
+                return;
+            }
+        }
+    }
+}
+
 /// How a process is started, beyond what `Command` offers.
 #[derive(Debug, Clone, Default)]
 pub struct Start {

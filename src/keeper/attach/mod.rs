@@ -18,7 +18,7 @@ use self::serve::{Serve, hear};
 use super::alarm::Alarm;
 use super::link::{Link, News};
 use super::signals::{self, Doing, Meaning, Terminal};
-use super::{KILLING_LIMIT, SELF_KILL_AFTER, terminal_of};
+use super::{KILLING_LIMIT, SELF_KILL_AFTER};
 use crate::lease::attach::{Action, Attach, End, Event, Now, Phase, Told};
 use crate::lease::keeper::event::GuardEvent;
 use crate::lease::time::BootInstant;
@@ -72,7 +72,7 @@ pub async fn run(settings: Settings) -> Result<Ended> {
             .map_err(SysError::on("catch signals"))?,
         alarm: Alarm::new()?,
         self_kill: SelfKill::new()?,
-        terminal: terminal_of(inherited::get()),
+        terminal: Terminal::of_this_process(),
         stop_asked: false,
         end: None,
         began,
@@ -207,8 +207,8 @@ impl Front {
         match self.machine.phase() {
             _ if self.stop_asked => Doing::Stopping,
             Phase::StandingBy => Doing::StandingBy,
-            Phase::Starting => Doing::Starting,
-            Phase::Running | Phase::Over => Doing::Running,
+            Phase::Starting | Phase::Over => Doing::WithoutWorker,
+            Phase::Running => Doing::Running,
         }
     }
 

@@ -36,7 +36,6 @@ pub struct Running {
     output: Output,
     began: BootInstant,
     deadline: BootInstant,
-    timeout: Duration,
     verdict: Option<Verdict>,
     late: bool,
     /// Of a precheck: what it said is logged when it is known how it ended.
@@ -117,7 +116,7 @@ impl Running {
         };
         let guard = guard_process::spawn_for_hook(THIS_PROGRAM, inherited::get(), &setup, streams)?;
         let mut link = Link::of_hook(guard)?;
-        let (deadline, timeout) = (start.deadline, start.ttl);
+        let deadline = start.deadline;
         let lease = start.name.clone();
         link.send(&ToGuard::Start(start));
         Ok(Self {
@@ -127,7 +126,6 @@ impl Running {
             output,
             began,
             deadline,
-            timeout,
             verdict: None,
             late: false,
             kept: Vec::new(),
@@ -240,7 +238,7 @@ impl Running {
             }
             Some(Verdict::TimedOut) => format!(
                 "not done within {}, so it was killed with all that it started",
-                Rounded(self.timeout)
+                Rounded(self.deadline.saturating_since(self.began))
             ),
             Some(Verdict::NotStarted(why)) => why.clone(),
             Some(Verdict::GuardDied) => "its guard process died, and it with it".to_owned(),

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use self::command::{Heard, Progress, Running, What};
 use self::notice::{Beside, Notice, Why};
 use self::queue::Queue;
+use crate::lease::HURRY_AFTER;
 use crate::lease::ids::{HolderId, LeaseName, Slot, Token};
 use crate::lease::keeper::event::Transition;
 use crate::lease::record::{Term, Terms};
@@ -31,13 +32,14 @@ const STUCK: usize = 4;
 /// What a hook leaves behind has so long to end: the next one waits for it.
 const LEFT_BEHIND: Duration = Duration::from_millis(100);
 
+/// The ttl that a hook's guard counts with: its own timer fires as late after
+/// the deadline as a guard's ever does (a quarter of a second). On a busy host
+/// it would else end before it has killed, and nobody is there to finish that.
+const GUARDED: Duration = Duration::from_secs(10);
+
 /// When leasewrap ends: so long after they were killed, hooks that are still
 /// there are left to their guards.
 const KILL_LIMIT: Duration = Duration::from_secs(1);
-
-/// A second signal comes at once from `timeout` and `killall`; later than
-/// this it means hurry.
-const HURRY_AFTER: Duration = Duration::from_millis(500);
 
 /// The options.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -282,7 +284,7 @@ impl Hooks {
             slot: Slot(0),
             holder: HolderId(Uuid::nil()),
             token: Token(0),
-            ttl: timeout,
+            ttl: GUARDED,
             pgoptions: PgOptions::Leave,
             deadline: now + timeout,
             grace: Duration::ZERO,

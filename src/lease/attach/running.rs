@@ -6,11 +6,9 @@ use std::time::Duration;
 use super::{Action, Actions, End, Event, How, Now, ServeLoss, State, Told, ack};
 use crate::lease::keeper::event::GuardEvent;
 use crate::lease::time::BootInstant;
+use crate::lease::{HURRY_AFTER, stop_signal_of};
 use crate::wire::attach::{FromAttach, TermEnd, ToAttach};
 use crate::wire::{FromGuard, NotStarted, Start, StopReason, ToGuard, WorkerEnd};
-
-/// `timeout` and `killall` deliver a signal twice at once; that is no hurry.
-const HURRY_AFTER: Duration = Duration::from_millis(500);
 
 /// How long `serve` may take for its last word when the lease is lost: our
 /// own guard gives this process a second before it kills it.
@@ -18,10 +16,6 @@ const LAST_WORD_OF_A_LOSS: Duration = Duration::from_millis(500);
 
 /// And past the deadline, until which it may try to release, otherwise.
 const LAST_WORD: Duration = Duration::from_secs(1);
-
-/// `signal(7)`: the same numbers on every architecture.
-const SIGINT: i32 = 2;
-const SIGQUIT: i32 = 3;
 
 /// Why the lease counts as lost, by what is known here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,10 +150,7 @@ impl Running {
     /// brings SIGKILL nearer (see the guard's machine).
     fn stop(&mut self, signal: i32, now: &Now, out: &mut Actions) {
         out.push(Action::ToGuard(ToGuard::Stop {
-            signal: match signal {
-                SIGINT | SIGQUIT => signal,
-                _ => self.stop_signal,
-            },
+            signal: stop_signal_of(signal).unwrap_or(self.stop_signal),
             kill_by: now.at + self.stop_timeout,
         }));
         out.push(Action::ToServe(FromAttach::Stopping { signal }));

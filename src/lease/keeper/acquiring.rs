@@ -5,17 +5,15 @@ use std::time::Duration;
 
 use super::event::{Command, Event, GuardEvent, Outcome, StopCause};
 use super::holding::Holding;
-use super::releasing::{Releasing, Then};
+use super::releasing::{Releasing, Then, Tries};
 use super::search::{Attempt, Call, Search};
 use super::standby::{self, Standby};
 use super::tenure::Tenure;
 use super::{Commands, Context, State};
+use crate::lease::HURRY_AFTER;
 use crate::lease::record::{Acquired, Fault, Grant, Renewed, Unknown};
 use crate::lease::time::BootInstant;
 use crate::lease::watch::Candidate;
-
-/// `timeout` and `killall` deliver a signal twice at once; that is no hurry.
-pub(super) const HURRY_AFTER: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Acquiring {
@@ -95,12 +93,11 @@ impl Acquiring {
         context: &Context<'_>,
         out: &mut Commands,
     ) -> State {
-        let (doing, ending) = (Doing::Settling, None);
         Self {
             search,
             attempt,
-            doing,
-            ending,
+            doing: Doing::Settling,
+            ending: None,
         }
         .send_settle(context, out)
     }
@@ -149,12 +146,9 @@ impl Acquiring {
             },
             Event::Acquired { sent_at, reply } => self.acquired(sent_at, reply, context, out),
             Event::Renewed { sent_at, reply } => self.found_out(sent_at, reply, context, out),
-            Event::Guard(event) => self.guard(event, context, out),
+            Event::Guard(event) => self.guard(event, context),
             Event::Stop(StopCause::Signal(signal)) => {
-                let already = self.ending.as_ref().is_some_and(|e| !e.only_for_want_of_it());
-                if !already {
-                    self.ending = Some(Ending::new(Outcome::Signaled(signal), context));
-                }
+                self.end_with(Outcome::Signaled(signal), context);
                 State::Acquiring(self)
             }
             Event::HurryUp => self.hurry_up(context, out),
@@ -291,33 +285,41 @@ impl Acquiring {
         self.search.answered();
         let tenure = Tenure::new(&self.attempt, grant, sent_at, &self.search, context);
         match self.ending.take_if(|ending| !ending.only_for_want_of_it()) {
-            Some(ending) => Releasing::enter(tenure, Then::End(ending.outcome), context, out),
-            None if !self.search.guard_ready => Releasing::enter(
-                tenure,
-                Then::StandBy {
+            Some(ending) => {
+                let then = Then::End(ending.outcome);
+                Releasing::enter(tenure, then, Tries::UntilDeadline, context, out)
+            }
+            None if !self.search.guard_ready => {
+                let then = Then::StandBy {
                     outcome: Outcome::GuardDied,
                     pause: Duration::ZERO,
-                },
-                context,
-                out,
-            ),
+                };
+                Releasing::enter(tenure, then, Tries::UntilDeadline, context, out)
+            }
             // The host was suspended, or this process stopped, until hardly
             // anything was left of the right: renew first, then use it.
             None if context.at() >= tenure.deadline - context.timing().grace() => {
                 self.search.haunted_by(self.attempt.clone());
                 self.send_settle(context, out)
             }
-            None => Holding::enter(tenure, self.attempt.basis, context, out),
+            None => Holding::enter(tenure, self.attempt.basis, out),
         }
     }
 
-    fn guard(mut self, event: GuardEvent, context: &Context<'_>, _out: &mut Commands) -> State {
+    /// What came first stays the reason.
+    fn end_with(&mut self, outcome: Outcome, context: &Context<'_>) {
+        if self.ending.as_ref().is_none_or(Ending::only_for_want_of_it) {
+            self.ending = Some(Ending::new(outcome, context));
+        }
+    }
+
+    fn guard(mut self, event: GuardEvent, context: &Context<'_>) -> State {
         match event {
             GuardEvent::Ready => self.search.guard_ready = true,
             GuardEvent::Gone => {
                 self.search.guard_ready = false;
                 if !context.config.attached {
-                    self.ending = Some(Ending::new(Outcome::GuardDied, context));
+                    self.end_with(Outcome::GuardDied, context);
                 }
             }
             // It has not been told to start anything.

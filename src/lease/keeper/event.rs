@@ -107,11 +107,11 @@ impl StopCause {
 }
 
 /// Something to be done, in the order given.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 ///
 /// At most one call to the database (observe, init, acquire, renew, settle,
 /// release) is under way at a time, and each is answered exactly once, at
 /// the latest when its limit is over.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Command {
     /// Run the precheck. At most one is under way at a time.
     Precheck,

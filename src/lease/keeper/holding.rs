@@ -12,29 +12,26 @@ use crate::lease::watch::Basis;
 pub(super) struct Holding {
     pub(super) tenure: Tenure,
     worker: Option<i32>,
+    /// No precheck is due before.
+    precheck_at: BootInstant,
 }
 
 impl Holding {
     /// Starts the worker.
-    pub(super) fn enter(
-        tenure: Tenure,
-        basis: Basis,
-        _context: &Context<'_>,
-        out: &mut Commands,
-    ) -> State {
+    pub(super) fn enter(tenure: Tenure, basis: Basis, out: &mut Commands) -> State {
         let (term, deadline) = (tenure.term.clone(), tenure.deadline);
         out.push(Command::Spawn {
             term: term.clone(),
             deadline,
         });
-        let grant = tenure.grant.clone();
         out.push(Command::Tell(Transition::Acquired {
             term,
-            grant,
+            grant: tenure.grant.clone(),
             deadline,
             basis,
         }));
         State::Holding(Self {
+            precheck_at: tenure.since,
             tenure,
             worker: None,
         })
@@ -115,10 +112,12 @@ impl Holding {
     }
 
     fn on_time(mut self, context: &Context<'_>, out: &mut Commands) -> State {
-        let regular = self.tenure.failures == 0;
         let renewed = self.tenure.renew(context, out);
-        if renewed && regular && context.config.precheck && !self.tenure.prechecking {
+        let prechecks = context.config.precheck && !self.tenure.prechecking;
+        if renewed && prechecks && context.at() >= self.precheck_at {
             self.tenure.prechecking = true;
+            // Beside every regular renewal, and not beside every retry.
+            self.precheck_at = context.at() + context.timing().renew_interval() / 2;
             out.push(Command::Precheck);
         }
         State::Holding(self)

@@ -227,6 +227,14 @@ impl Keeper {
         self.tenure().map(|tenure| tenure.deadline)
     }
 
+    /// The limit of a call in a term, sent now.
+    pub fn call_limit(&self, at: BootInstant) -> Duration {
+        let timing = &self.config.timing;
+        self.tenure().map_or(timing.call_timeout(), |tenure| {
+            tenure.call_limit(timing, at)
+        })
+    }
+
     /// The worker's pid, once it runs.
     pub fn worker(&self) -> Option<i32> {
         match &self.state {

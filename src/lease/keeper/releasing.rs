@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::acquiring::HURRY_AFTER;
 use super::event::{Command, Event, GivenBack, Outcome, StopCause, Transition};
 use super::search::Search;
 use super::standby::{self, Standby};
 use super::tenure::Tenure;
 use super::{Commands, Context, State};
-use crate::lease::record::{Released, Renewed, Unknown};
+use crate::lease::HURRY_AFTER;
+use crate::lease::record::{Released, Renewed};
 use crate::lease::time::BootInstant;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,61 +44,34 @@ enum Doing {
 
 /// How often it is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Tries {
-    /// Nobody may be told that the tree is empty, since nobody knows.
+pub(super) enum Tries {
+    /// Nobody knows whether the tree is empty: the lease must run out.
     None,
     Once,
+    /// And once at least.
     UntilDeadline,
 }
 
 impl Releasing {
-    /// Tries until the deadline, and once at least.
     pub(super) fn enter(
         tenure: Tenure,
         then: Then,
+        tries: Tries,
         context: &Context<'_>,
         out: &mut Commands,
     ) -> State {
-        Self::new(tenure, then, Tries::UntilDeadline, context).begin(context, out)
-    }
-
-    /// Tries once.
-    pub(super) fn once(
-        tenure: Tenure,
-        then: Then,
-        context: &Context<'_>,
-        out: &mut Commands,
-    ) -> State {
-        Self::new(tenure, then, Tries::Once, context).begin(context, out)
-    }
-
-    /// Lets the lease run out.
-    pub(super) fn forgo(
-        tenure: Tenure,
-        then: Then,
-        context: &Context<'_>,
-        out: &mut Commands,
-    ) -> State {
-        Self::new(tenure, then, Tries::None, context).begin(context, out)
-    }
-
-    fn new(tenure: Tenure, then: Then, tries: Tries, context: &Context<'_>) -> Self {
-        let doing = Doing::AwaitingRenewal;
-        Self {
+        let new = Self {
             tenure,
             then,
-            doing,
+            doing: Doing::AwaitingRenewal,
             tries,
             failed: false,
             began: context.at(),
+        };
+        if new.tenure.calling {
+            return State::Releasing(new);
         }
-    }
-
-    fn begin(self, context: &Context<'_>, out: &mut Commands) -> State {
-        if self.tenure.calling {
-            return State::Releasing(self);
-        }
-        self.release(context, out)
+        new.release(context, out)
     }
 
     pub(super) fn wakeup(&self) -> Option<BootInstant> {
@@ -125,15 +98,11 @@ impl Releasing {
             Event::Renewed { sent_at, reply } => self.renewed(sent_at, reply, context, out),
             Event::Released(reply) => self.released(reply, context, out),
             Event::Stop(StopCause::Signal(_)) => {
-                if let Then::StandBy { outcome, .. } = self.then {
-                    self.then = Then::End(outcome);
-                }
+                self.end_after();
                 State::Releasing(self)
             }
             Event::HurryUp if self.failed && context.at() >= self.began + HURRY_AFTER => {
-                self.then = match self.then {
-                    Then::StandBy { outcome, .. } | Then::End(outcome) => Then::End(outcome),
-                };
+                self.end_after();
                 self.runs_out(context, out)
             }
             Event::Fit(_) => {
@@ -177,7 +146,8 @@ impl Releasing {
                 self.tenure.granted(grant, sent_at, context, out);
             }
             // The release touches nothing that is not ours.
-            Renewed::Lost(_) => self.tries = self.tries.min_once(),
+            Renewed::Lost(_) if self.tries == Tries::UntilDeadline => self.tries = Tries::Once,
+            Renewed::Lost(_) => {}
             Renewed::Unknown(_) => {}
         }
         self.release(context, out)
@@ -187,10 +157,12 @@ impl Releasing {
         if self.tries == Tries::None {
             return self.runs_out(context, out);
         }
+        let timing = context.timing();
         let limit = if self.failed {
-            self.tenure.call_limit(context)
+            self.tenure.call_limit(timing, context.at())
         } else {
-            context.timing().call_timeout()
+            // However little is left: it may be the only one.
+            timing.call_limit(timing.trust())
         };
         self.doing = Doing::Releasing;
         out.push(Command::Release {
@@ -210,7 +182,8 @@ impl Releasing {
             Released::NotOurs => self.finish(GivenBack::NotOurs, context, out),
             Released::Unknown(unknown) => {
                 self.failed = true;
-                self.tell_failure(unknown, context, out);
+                self.tenure
+                    .tell_failure("release the lease", unknown, context, out);
                 if self.is_hopeless(context) {
                     return self.runs_out(context, out);
                 }
@@ -221,9 +194,11 @@ impl Releasing {
         }
     }
 
-    fn tell_failure(&self, unknown: Unknown, context: &Context<'_>, out: &mut Commands) {
-        self.tenure
-            .tell_failure("release the lease", unknown, context, out);
+    /// There is no rejoining.
+    fn end_after(&mut self) {
+        if let Then::StandBy { outcome, .. } = &self.then {
+            self.then = Then::End(outcome.clone());
+        }
     }
 
     fn is_hopeless(&self, context: &Context<'_>) -> bool {
@@ -254,15 +229,6 @@ impl Releasing {
                 let search = Search::again(context, self.tenure.prechecking, pause);
                 Standby::look(search, context, out)
             }
-        }
-    }
-}
-
-impl Tries {
-    fn min_once(self) -> Self {
-        match self {
-            Self::None => Self::None,
-            Self::Once | Self::UntilDeadline => Self::Once,
         }
     }
 }

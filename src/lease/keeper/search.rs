@@ -86,8 +86,6 @@ pub(super) enum Call {
     Observe,
     /// The creation of the schema.
     Init,
-    /// None was made: the server cannot be written to.
-    Write,
     /// An acquisition.
     Acquire,
     /// What became of an acquisition.
@@ -100,7 +98,6 @@ impl Call {
         match self {
             Self::Observe => "read the lease",
             Self::Init => "create the schema",
-            Self::Write => "write to the database",
             Self::Acquire => "acquire the lease",
             Self::Settle => "settle an acquisition",
         }
@@ -110,7 +107,7 @@ impl Call {
     fn writes(self) -> bool {
         match self {
             Self::Acquire | Self::Settle => true,
-            Self::Observe | Self::Init | Self::Write => false,
+            Self::Observe | Self::Init => false,
         }
     }
 }
@@ -222,7 +219,7 @@ impl Search {
         self.worked = true;
         self.failures = 0;
         // Who may read may not be allowed to write.
-        self.refused = self.refused.take_if(|refused| refused.call.writes());
+        self.refused.take_if(|refused| !refused.call.writes());
         // On a new incarnation, what it may have taken is free by watching
         // only, for us as for everybody.
         let incarnation = &observation.server.incarnation;
@@ -293,6 +290,10 @@ impl Search {
             message: unknown.message.clone(),
         };
         self.unknown = Some(unknown.clone());
+        // What does not answer does not refuse: a later refusal is a new one.
+        if unknown.fault != Fault::Final {
+            self.refused = None;
+        }
         let last = match unknown.fault {
             Fault::Transient => false,
             Fault::ReadOnly => !self.worked,

@@ -198,9 +198,6 @@ impl Standby {
             return State::Standby(self); // Not asked for.
         };
         match reply {
-            Observed::Seen(observation) if observation.server.in_recovery => {
-                self.in_recovery(context, out)
-            }
             Observed::Seen(observation) => self.seen(observation, context, out),
             Observed::NoSchema if initialised => {
                 let message = "the schema is missing right after it was created".to_owned();
@@ -221,25 +218,6 @@ impl Standby {
                 Self::failed(self.search, Call::Observe, unknown, context, out)
             }
         }
-    }
-
-    /// The only server that can be reached cannot be written to.
-    fn in_recovery(mut self, context: &Context<'_>, out: &mut Commands) -> State {
-        let message = Reason::InRecovery.to_string();
-        let unknown = Unknown {
-            fault: Fault::ReadOnly,
-            message,
-        };
-        let last = self.search.failed(Call::Write, unknown, context, out);
-        self.search.reason = Reason::InRecovery;
-        if let Some(unknown) = last {
-            return self.finish(Outcome::Database(unknown), context, out);
-        }
-        if self.search.over(context) {
-            return self.give_up(context, out);
-        }
-        let until = self.search.retry_at(context);
-        self.tell_and_wait(until, context, out)
     }
 
     fn seen(

@@ -3,21 +3,15 @@
 
 use std::time::Duration;
 
-use super::acquiring::HURRY_AFTER;
 use super::event::{Command, Event, GuardEvent, Outcome, StopCause, Transition};
-use super::releasing::{Releasing, Then};
+use super::releasing::{Releasing, Then, Tries};
 use super::tenure::Tenure;
 use super::{Commands, Context, State};
+use crate::lease::guard::LEFT_BEHIND_LIMIT;
 use crate::lease::record::{Loss, Renewed};
 use crate::lease::time::BootInstant;
+use crate::lease::{HURRY_AFTER, stop_signal_of};
 use crate::wire::{NotStarted, StopReason, WorkerEnd};
-
-/// `signal(7)`: the same numbers on every architecture.
-const SIGINT: i32 = 2;
-const SIGQUIT: i32 = 3;
-
-/// What a worker leaves behind when it ends by itself has so long to end.
-const LEFT_BEHIND: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Stopping {
@@ -74,7 +68,7 @@ impl Stopping {
             Cause::Lost(Some(loss)) => new.lost(loss, out),
             Cause::Lost(None) => new.losing(context, out),
             Cause::Worker | Cause::GuardDied => {
-                let patience = context.timing().stop_timeout().min(LEFT_BEHIND);
+                let patience = context.timing().stop_timeout().min(LEFT_BEHIND_LIMIT);
                 new.kill_at = Some(context.at() + patience);
             }
         }
@@ -224,10 +218,11 @@ impl Stopping {
 
     fn asked(&mut self, cause: StopCause, context: &Context<'_>, out: &mut Commands) {
         let kill_by = context.at() + context.timing().stop_timeout();
-        out.push(Command::StopTree {
-            signal: stop_signal(&cause),
-            kill_by,
-        });
+        let signal = match cause {
+            StopCause::Signal(signal) | StopCause::Attach(signal) => stop_signal_of(signal),
+            StopCause::StepDown | StopCause::Unfit | StopCause::Watchdog => None,
+        };
+        out.push(Command::StopTree { signal, kill_by });
         out.push(Command::Tell(Transition::Stopping(cause.clone())));
         self.signaled = matches!(cause, StopCause::Signal(_));
         self.kill_at = Some(kill_by);
@@ -282,7 +277,7 @@ impl Stopping {
             }
             NotStarted::Exec { .. } | NotStarted::Failed { .. } => {
                 let then = self.then(Outcome::NotStarted(reason), context);
-                Releasing::enter(self.tenure, then, context, out)
+                Releasing::enter(self.tenure, then, Tries::UntilDeadline, context, out)
             }
         }
     }
@@ -291,17 +286,18 @@ impl Stopping {
     fn emptied(mut self, context: &Context<'_>, out: &mut Commands) -> State {
         self.tell_loss(out);
         let then = self.then(self.outcome(), context);
-        match self.cause {
+        let tries = match self.cause {
             // Nothing is left to be given back; one try makes sure of it.
             Cause::Lost(Some(
                 Loss::Missing | Loss::OtherHolder { .. } | Loss::OtherToken(_) | Loss::Released,
-            )) => Releasing::once(self.tenure, then, context, out),
+            )) => Tries::Once,
             // `break` waits for the holder to confirm by releasing.
             Cause::Lost(Some(Loss::Closed) | None)
             | Cause::Worker
             | Cause::Asked(_)
-            | Cause::GuardDied => Releasing::enter(self.tenure, then, context, out),
-        }
+            | Cause::GuardDied => Tries::UntilDeadline,
+        };
+        Releasing::enter(self.tenure, then, tries, context, out)
     }
 
     /// The guard of another container is gone, and nobody can say what is
@@ -309,7 +305,7 @@ impl Stopping {
     fn left_alone(mut self, context: &Context<'_>, out: &mut Commands) -> State {
         self.tell_loss(out);
         let then = self.then(Outcome::GuardDied, context);
-        Releasing::forgo(self.tenure, then, context, out)
+        Releasing::enter(self.tenure, then, Tries::None, context, out)
     }
 
     fn outcome(&self) -> Outcome {
@@ -348,19 +344,5 @@ impl Stopping {
             Cause::Worker | Cause::Asked(_) | Cause::Lost(_) | Cause::GuardDied => Duration::ZERO,
         };
         Then::StandBy { outcome, pause }
-    }
-}
-
-/// The signal of an orderly stop: INT and QUIT are passed on as they are,
-/// everything else is `--stop-signal`.
-fn stop_signal(cause: &StopCause) -> Option<i32> {
-    match cause {
-        StopCause::Signal(signal @ (SIGINT | SIGQUIT))
-        | StopCause::Attach(signal @ (SIGINT | SIGQUIT)) => Some(*signal),
-        StopCause::Signal(_)
-        | StopCause::Attach(_)
-        | StopCause::StepDown
-        | StopCause::Unfit
-        | StopCause::Watchdog => None,
     }
 }

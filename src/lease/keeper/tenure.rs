@@ -1,11 +1,14 @@
 //! A term, from the grant to the release: what is known of it, and its
 //! renewals. Only one call is under way at a time.
 
+use std::time::Duration;
+
 use super::event::{Command, Transition};
 use super::search::{Attempt, Search};
 use super::{Commands, Context};
 use crate::lease::record::{Acquire, Grant, Request, RequestKind, Term, Unknown};
 use crate::lease::time::BootInstant;
+use crate::lease::timing::Timing;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Tenure {
@@ -77,7 +80,7 @@ impl Tenure {
     /// release while that other one lives: on a new incarnation there must
     /// be none. Settling compares the incarnation.
     fn renewal(&self, context: &Context<'_>) -> Command {
-        let limit = self.call_limit(context);
+        let limit = self.call_limit(context.timing(), context.at());
         if context.at() < self.deadline {
             return Command::Renew {
                 term: self.term.clone(),
@@ -91,14 +94,12 @@ impl Tenure {
         Command::Settle { request, limit }
     }
 
-    /// At most a third of what is left, so that another one can follow. With
-    /// nothing left, a renewal only keeps others out.
-    pub(super) fn call_limit(&self, context: &Context<'_>) -> std::time::Duration {
-        let timing = context.timing();
-        if context.at() < self.deadline {
-            timing.call_limit(self.deadline.saturating_since(context.at()))
-        } else {
-            timing.call_timeout()
+    /// At most a third of what is left, so that another one can follow; with
+    /// nothing left, where a call only keeps others out, of a whole term.
+    pub(super) fn call_limit(&self, timing: &Timing, at: BootInstant) -> Duration {
+        match self.deadline.saturating_since(at) {
+            Duration::ZERO => timing.call_limit(timing.trust()),
+            left => timing.call_limit(left),
         }
     }
 

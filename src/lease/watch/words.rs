@@ -100,8 +100,6 @@ pub enum Reason {
     Overtaken,
     /// The precheck says that we are not fit to hold it.
     Unfit,
-    /// The server is a standby server.
-    InRecovery,
     /// The database does not answer, or says no.
     Unreachable {
         /// One line for people.
@@ -217,9 +215,6 @@ impl fmt::Display for Reason {
             Self::Locked { by } => write!(f, "its row is locked by {by}"),
             Self::Overtaken => f.write_str("another one was faster"),
             Self::Unfit => f.write_str("the precheck does not pass"),
-            Self::InRecovery => {
-                f.write_str("the server is a standby server, which cannot be written to")
-            }
             Self::Unreachable { message } => f.write_str(message),
             Self::SteppedDown { left } => {
                 write!(

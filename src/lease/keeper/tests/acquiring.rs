@@ -321,4 +321,13 @@ fn a_guard_that_dies_meanwhile_leaves_nothing_to_run_it_with() {
         "{commands:?}"
     );
     assert_eq!(desk.released(Released::Done), ended(Outcome::GuardDied));
+    // What asked for the end before stays the reason.
+    let (mut desk, _) = asking(config());
+    desk.hears(Event::Stop(StopCause::Signal(15)));
+    desk.guard(GuardEvent::Gone);
+    let refused = Acquired::Refused(Refusal::Changed);
+    assert_eq!(
+        desk.acquired(second(0), refused),
+        ended(Outcome::Signaled(15))
+    );
 }

@@ -7,6 +7,7 @@ use crate::lease::ids::Token;
 use crate::lease::keeper::event::{Command, Event, GuardEvent, StopCause, Transition};
 use crate::lease::keeper::{Config, Phase};
 use crate::lease::record::{Loss, Observed, Renewed};
+use crate::lease::timing::{Timing, TimingOptions};
 use crate::wire::{StopReason, WorkerEnd};
 
 /// The limit of the renewal that is asked for.
@@ -74,6 +75,27 @@ fn no_answer_moves_nothing_and_is_tried_again_soon() {
     assert_eq!(desk.keeper.failures(), 0);
     let late = |told: &Transition| matches!(told, Transition::Renewed { late: Some(late), .. } if late.as_secs() == 12);
     assert!(desk.has_told(late), "{:?}", desk.told.last());
+}
+
+#[test]
+fn no_call_outlasts_a_third_of_what_is_left_whatever_its_own_limit() {
+    let options = TimingOptions {
+        call_timeout: Some(Duration::from_secs(60)),
+        ..TimingOptions::default()
+    };
+    let mut desk = Desk::holding(Config {
+        timing: Timing::new(options).expect("times that fit"),
+        ..config()
+    });
+    for (at, limit) in [(0, 9), (12, 5), (27, 9), (99, 9)] {
+        let limit = Duration::from_secs(limit);
+        assert_eq!(desk.keeper.call_limit(second(at)), limit, "at {at} s");
+    }
+    let released = desk.worker_ends(0);
+    assert!(
+        matches!(released[..], [Command::Release { limit, .. }] if limit.as_secs() == 9),
+        "{released:?}"
+    );
 }
 
 #[test]
@@ -292,6 +314,15 @@ fn the_precheck_is_run_beside_every_regular_renewal() {
         matches!(desk.wakes()[..], [Command::Renew { .. }]),
         "one at a time"
     );
+    // Also while renewals fail, and not beside every retry.
+    desk.hears(Event::Fit(true));
+    let mut prechecks = 0;
+    for _ in 0..3 {
+        desk.renewed(desk.at, Renewed::Unknown(no_answer()));
+        prechecks += desk.wakes().len() - 1;
+        desk.hears(Event::Fit(true));
+    }
+    assert_eq!(prechecks, 2);
     let kill_by = desk.at + Duration::from_secs(20);
     assert_eq!(
         desk.hears(Event::Fit(false)),
