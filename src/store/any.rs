@@ -51,6 +51,7 @@ macro_rules! either {
         }
     };
 }
+pub(super) use either;
 
 impl Store for AnyStore {
     type Watch = AnyWatch;

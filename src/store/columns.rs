@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::lease::ids::{HolderId, Incarnation, Revision, Slot, Token};
+use super::admin::{
+    DbTime, HistoryEvent, LeaseStatus, PauseStatus, Requested, SlotStatus, Standby, What,
+};
+use crate::lease::ids::{HolderId, Incarnation, Label, LeaseName, Revision, Slot, Token};
 use crate::lease::record::{Fault, Grant, Loss, Record, Request, RequestKind, Reserved, Unknown};
 
 /// The columns of one row.
@@ -41,6 +44,18 @@ pub(super) trait Columns {
         let text = self.text(column)?;
         let uuid = text.map(|text| Uuid::parse_str(&text)).transpose();
         uuid.map_err(|error| unreadable(column, &error).into())
+    }
+
+    /// An instant on the database's clock, which must be there.
+    fn time(&self, column: &str) -> Result<DbTime, Self::Failure> {
+        self.there(column).map(DbTime)
+    }
+
+    /// The lease; `None` too for a name that we would not take ourselves, and
+    /// somebody has written by hand.
+    fn lease(&self) -> Result<Option<LeaseName>, Self::Failure> {
+        let name = self.text("lease")?;
+        Ok(name.and_then(|name| LeaseName::new(name).ok()))
     }
 
     /// The slot, where there is a row.
@@ -121,6 +136,47 @@ pub(super) trait Columns {
         }))
     }
 
+    /// Who was asked to step down, in favour of `to`.
+    fn requested(&self, to: Option<&Label>) -> Result<Requested, Self::Failure> {
+        let token = Token(self.there("token")?);
+        let to = to.map(ToString::to_string);
+        Ok(Requested {
+            slot: self.slot()?.ok_or_else(no_slot)?,
+            token,
+            label: self.words("label")?,
+            ttl: self.duration("ttl")?,
+            request: Request {
+                token,
+                kind: RequestKind::StepDown { to },
+            },
+        })
+    }
+
+    /// Who has paused the lease, where it is.
+    fn pause(&self) -> Result<Option<PauseStatus>, Self::Failure> {
+        if !self.flag("paused")? {
+            return Ok(None);
+        }
+        Ok(Some(PauseStatus {
+            reason: self.words("pause_reason")?,
+            by: self.words("pause_role")?,
+            since: self.time("pause_since_ms")?,
+        }))
+    }
+
+    /// One line of the history of a lease.
+    fn event(&self, name: LeaseName) -> Result<HistoryEvent, Self::Failure> {
+        Ok(HistoryEvent {
+            at: self.time("at_ms")?,
+            name,
+            slot: self.slot()?.ok_or_else(no_slot)?,
+            token: Token(self.there("token")?),
+            label: self.words("label")?,
+            what: What::of(&self.words("what")?),
+            why: self.words("why")?,
+        })
+    }
+
     /// Why the row that was seen is not (or no longer) that holder's under
     /// that token (any token, where none is named); `None` where it is.
     fn loss(&self, holder: HolderId, token: Option<Token>) -> Result<Option<Loss>, Self::Failure> {
@@ -139,6 +195,54 @@ pub(super) trait Columns {
         }
         Ok(self.flag("seen_closed")?.then_some(Loss::Closed))
     }
+}
+
+/// Leases, of which each slot has a row; sorted by name.
+pub(super) fn leases<C: Columns>(
+    rows: impl Iterator<Item = C>,
+    standbys: impl Fn(&LeaseName) -> Result<Option<Vec<Standby>>, C::Failure>,
+) -> Result<Vec<LeaseStatus>, C::Failure> {
+    let mut leases: Vec<LeaseStatus> = Vec::new();
+    for row in rows {
+        let Some(name) = row.lease()? else {
+            continue;
+        };
+        if leases.last().is_none_or(|last| last.name != name) {
+            leases.push(LeaseStatus {
+                paused: row.pause()?,
+                slots: Vec::new(),
+                standbys: standbys(&name)?,
+                name,
+            });
+        }
+        let (Some(record), Some(lease)) = (row.record()?, leases.last_mut()) else {
+            continue;
+        };
+        lease.slots.push(SlotStatus {
+            record,
+            changes: u64::try_from(row.there("changes")?).unwrap_or(0),
+            acquired_at: row.time("acquired_ms")?,
+            renewed_at: row.time("renewed_ms")?,
+            expires_at: row.time("expires_ms")?,
+            released_at: row.number("released_ms")?.map(DbTime),
+        });
+    }
+    Ok(leases)
+}
+
+/// The history, oldest first.
+pub(super) fn history<C: Columns>(
+    rows: impl Iterator<Item = C>,
+) -> Result<Vec<HistoryEvent>, C::Failure> {
+    let event = |row: C| match row.lease() {
+        Ok(name) => name.map(|name| row.event(name)),
+        Err(failure) => Some(Err(failure)),
+    };
+    rows.filter_map(event).collect()
+}
+
+fn no_slot() -> Unknown {
+    unreadable("slot", &"it is empty")
 }
 
 /// A column that is not what it should be.

@@ -1,6 +1,8 @@
-//! By when a call must be over.
+//! By when a call must be over, here and on the database's clock.
 
 use std::time::Duration;
+
+use tokio::time::sleep;
 
 use super::Clock;
 use crate::lease::time::BootInstant;
@@ -28,5 +30,36 @@ impl Deadline {
     pub(super) fn at_most(&self, limit: Duration) -> Self {
         let at = self.at.min((self.clock)() + limit);
         Self { at, ..*self }
+    }
+
+    /// Waits until so many sixteenths of `limit` have passed, of which this is
+    /// the end.
+    pub(super) async fn after(&self, sixteenths: u32, limit: Duration) {
+        let rest = limit * (16 - sixteenths) / 16;
+        sleep(self.left().saturating_sub(rest)).await;
+    }
+}
+
+/// When a releaser looks, in sixteenths of its limit.
+pub(super) const LOOKS: [u32; 6] = [0, 1, 2, 4, 8, 14];
+
+/// The database's clock when a poll was answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SeenTime {
+    /// When the poll was sent.
+    pub sent_at: BootInstant,
+    /// Microseconds since the Unix epoch.
+    pub database_us: i64,
+}
+
+impl SeenTime {
+    /// What that clock shows, in microseconds, when an acquisition that has
+    /// so long from `now` counts as given up: a statement that was stuck in the
+    /// network must not take the lease for somebody who has long gone. A step
+    /// of that clock costs one refusal.
+    pub(super) fn given_up(self, now: BootInstant, left: Duration) -> i64 {
+        let later = now.saturating_since(self.sent_at) + left;
+        let later = i64::try_from(later.as_micros()).unwrap_or(i64::MAX);
+        self.database_us.saturating_add(later)
     }
 }

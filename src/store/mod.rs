@@ -10,11 +10,11 @@ pub mod any;
 mod columns;
 mod deadline;
 mod mailbox;
+mod message;
 pub mod postgres;
 pub mod selftest;
 pub mod settings;
 pub mod sqlite;
-mod template;
 
 use std::future::Future;
 use std::time::Duration;

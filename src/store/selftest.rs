@@ -5,8 +5,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use super::AnyStore;
-use super::postgres::{Hop, UrlError};
-use super::settings::StoreSettings;
+use super::any::either;
+use super::postgres::Hop;
+use super::settings::{SettingsError, StoreSettings};
 use crate::lease::ids::{LeaseName, TextError};
 use crate::lease::record::Unknown;
 
@@ -62,15 +63,6 @@ pub trait SelfTest: Send {
     ) -> impl Future<Output = Result<(), Unknown>> + Send;
 }
 
-macro_rules! either {
-    ($self:ident, $store:ident => $call:expr) => {
-        match $self {
-            AnyStore::Postgres($store) => $call,
-            AnyStore::Sqlite($store) => $call,
-        }
-    };
-}
-
 impl SelfTest for AnyStore {
     async fn steal(&mut self, lease: &TestLease, limit: Duration) -> Result<bool, Unknown> {
         either!(self, store => store.steal(lease, limit).await)
@@ -99,12 +91,9 @@ pub enum NoHop {
     /// `sslmode=verify-full`.
     #[error("with sslmode=verify-full the line cannot be led through a proxy on this host")]
     Verified,
-    /// The URL was fine before.
-    #[error("{0}")]
-    Url(UrlError),
-    /// `--db-file`.
-    #[error("{0}")]
-    File(String),
+    /// They were fine before.
+    #[error(transparent)]
+    Settings(SettingsError),
 }
 
 impl StoreSettings {

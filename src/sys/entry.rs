@@ -5,16 +5,15 @@
 //! get all of these as leasewrap got them. So the program starts here, and
 //! records what it was given before anything changes it.
 
-use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::{CStr, OsString, c_char, c_int};
+use std::ops::Range;
+use std::os::unix::ffi::OsStringExt;
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use super::child::Image;
-use super::guard_process::THIS_PROGRAM;
+use super::inherited;
 use super::signals::{self, Disposition};
-use super::{SysError, environment, inherited};
 
 /// Defines the program's C `main`: records what was inherited, and calls
 /// `$main(args: Vec<OsString>) -> i32` with the arguments (the first is the
@@ -98,7 +97,7 @@ pub fn hide_passwords() {
             text.strip_prefix_mut(b"--db=")
         };
         if let Some(url) = url {
-            for span in password_spans(OsStr::from_bytes(url)) {
+            for span in password_spans(url) {
                 url[span].fill(b'*');
             }
         }
@@ -127,23 +126,6 @@ pub(super) fn show_as(name: &CStr) {
     }
 }
 
-/// Executes this program anew in this process, with these arguments, this
-/// environment, and what the caller gave: so a leasewrap that stands by again
-/// (`--rejoin`) can start its next guard before any thread exists. The
-/// caller's descriptors must not have been let go. Returns only when it fails.
-pub fn execute_anew(arguments: &[OsString]) -> SysError {
-    const WHAT: &str = "execute leasewrap anew";
-    let texts = arguments.iter().map(|text| CString::new(text.as_bytes()));
-    let Ok(texts) = texts.collect::<Result<Vec<_>, _>>() else {
-        return SysError::on(WHAT)(std::io::Error::from(std::io::ErrorKind::InvalidInput));
-    };
-    let image = Image::new(THIS_PROGRAM.to_owned(), texts, environment::without(&[]));
-    let given = inherited::get();
-    given.hand_down();
-    given.restore_signals();
-    SysError::on(WHAT)(image.execute())
-}
-
 trait StripPrefixMut {
     fn strip_prefix_mut(&mut self, prefix: &[u8]) -> Option<&mut [u8]>;
 }
@@ -157,37 +139,63 @@ impl StripPrefixMut for [u8] {
 /// Where the passwords stand in a database URL: between the colon and the at
 /// sign of `scheme://user:password@host` (the last one, should a badly quoted
 /// password hold another), and after `password=` (`sslpassword=` too).
-pub fn password_spans(url: &OsStr) -> Vec<std::ops::Range<usize>> {
-    let bytes = url.as_bytes();
+fn password_spans(url: &[u8]) -> Vec<Range<usize>> {
     let mut spans = Vec::new();
-    let find = |from: usize, needle: &[u8]| {
-        bytes[from..]
-            .windows(needle.len())
-            .position(|window| window == needle)
-            .map(|at| from + at)
+    let find = |range: Range<usize>, byte: u8| {
+        let at = url[range.clone()].iter().position(|found| *found == byte);
+        at.map(|at| range.start + at)
     };
-    if let Some(scheme) = find(0, b"://") {
+    if let Some(scheme) = url.windows(3).position(|window| window == b"://") {
         let start = scheme + 3;
-        let query = find(start, b"?").unwrap_or(bytes.len());
-        if let Some(at) = bytes[start..query].iter().rposition(|byte| *byte == b'@') {
-            let user = &bytes[start..start + at];
-            if let Some(colon) = user.iter().position(|byte| *byte == b':') {
-                spans.push(start + colon + 1..start + at);
-            }
+        // Before any slash libpq takes a question mark as part of the password.
+        let query = find(start..url.len(), b'?').unwrap_or(url.len());
+        let slash = find(start..url.len(), b'/').unwrap_or(url.len());
+        let last = url[start..query].iter().rposition(|byte| *byte == b'@');
+        let at = last.map_or_else(|| find(start..slash, b'@'), |at| Some(start + at));
+        if let Some(at) = at
+            && let Some(colon) = find(start..at, b':')
+        {
+            spans.push(colon + 1..at);
         }
     }
+    const KEYWORD: &[u8] = b"password";
     let mut from = 0;
-    while let Some(at) = find(from, b"password=") {
-        let start = at + b"password=".len();
-        // A URL's query goes on at `&`, a keyword string at a blank.
-        let end = bytes[start..]
-            .iter()
-            .position(|byte| matches!(byte, b'&' | b' '))
-            .map_or(bytes.len(), |end| start + end);
-        spans.push(start..end);
-        from = end;
+    while let Some(at) = url[from..]
+        .windows(KEYWORD.len())
+        .position(|w| w == KEYWORD)
+    {
+        from += at + KEYWORD.len();
+        let equals = from + blanks(&url[from..]);
+        if url.get(equals) == Some(&b'=') {
+            let start = equals + 1 + blanks(&url[equals + 1..]);
+            from = start + value_length(&url[start..]);
+            spans.push(start..from);
+        }
     }
     spans
+}
+
+fn blanks(text: &[u8]) -> usize {
+    let blanks = text.iter().take_while(|byte| byte.is_ascii_whitespace());
+    blanks.count()
+}
+
+/// How long a value is: to the closing quote of a keyword string, or to its
+/// next blank, where a backslash takes the next byte as it is; to the `&` of a
+/// URL's query.
+fn value_length(text: &[u8]) -> usize {
+    let is_quoted = text.first() == Some(&b'\'');
+    let mut bytes = text.iter().enumerate().skip(usize::from(is_quoted));
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'\\' => _ = bytes.next(),
+            b'\'' if is_quoted => return at + 1,
+            b'&' if !is_quoted => return at,
+            byte if !is_quoted && byte.is_ascii_whitespace() => return at,
+            _ => {}
+        }
+    }
+    text.len()
 }
 
 #[cfg(test)]
@@ -199,6 +207,8 @@ mod tests {
         for (url, hidden) in [
             ("postgres://u:secret@h/db", "postgres://u:******@h/db"),
             ("postgres://u:s@cret@h/db", "postgres://u:******@h/db"),
+            ("postgres://u:se?ret@h/db", "postgres://u:******@h/db"),
+            ("postgres://u:se/ret@h/db", "postgres://u:******@h/db"),
             ("postgres://u@h:5432/db", "postgres://u@h:5432/db"),
             ("postgres://h:5432/db", "postgres://h:5432/db"),
             (
@@ -209,11 +219,14 @@ mod tests {
                 "host=h password=secret dbname=d",
                 "host=h password=****** dbname=d",
             ),
+            (r"password = 'a \' b' host=h", "password = ******** host=h"),
+            (r"password=a\ b host=h", "password=**** host=h"),
+            ("password", "password"),
             ("sqlite:/tmp/x", "sqlite:/tmp/x"),
             ("", ""),
         ] {
             let mut bytes = url.as_bytes().to_vec();
-            for span in password_spans(OsStr::new(url)) {
+            for span in password_spans(url.as_bytes()) {
                 bytes[span].fill(b'*');
             }
             assert_eq!(String::from_utf8_lossy(&bytes), hidden);

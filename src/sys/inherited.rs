@@ -20,10 +20,6 @@ static INHERITED: OnceLock<Inherited> = OnceLock::new();
 pub struct Inherited {
     mask: SignalSet,
     ignored: SignalSet,
-    /// Which of 0, 1 and 2 were closed. Each now holds /dev/null, so that no
-    /// descriptor of ours takes its number; close-on-exec, so that it is
-    /// closed again in whatever is executed.
-    closed: [bool; 3],
     /// All from 3 up.
     others: Vec<RawFd>,
     /// Set once the caller's descriptors were closed here: their numbers may
@@ -38,12 +34,14 @@ pub fn capture() {
 
 /// What was recorded.
 pub fn get() -> &'static Inherited {
-    INHERITED.get_or_init(|| Inherited {
-        mask: signals::mask(),
-        ignored: signals::ignored(),
-        closed: fill_standard_descriptors(),
-        others: descriptors_from_3(),
-        gone: AtomicBool::new(false),
+    INHERITED.get_or_init(|| {
+        fill_standard_descriptors();
+        Inherited {
+            mask: signals::mask(),
+            ignored: signals::ignored(),
+            others: descriptors_from_3(),
+            gone: AtomicBool::new(false),
+        }
     })
 }
 
@@ -59,20 +57,9 @@ impl Inherited {
         self.ignored
     }
 
-    /// Whether standard descriptor `fd` was closed.
-    pub fn was_closed(&self, fd: RawFd) -> bool {
-        usize::try_from(fd).is_ok_and(|fd| self.closed.get(fd) == Some(&true))
-    }
-
-    /// The descriptors from 3 up.
-    pub fn others(&self) -> &[RawFd] {
-        &self.others
-    }
-
     /// Puts dispositions and mask back as they were; the mask last, so that
     /// nothing is delivered to a handler on the way. For a child that is
-    /// about to execute, and for a leasewrap that executes itself anew.
-    /// Async-signal-safe.
+    /// about to execute. Async-signal-safe.
     pub fn restore_signals(&self) {
         signals::set_mask(SignalSet::ALL);
         self.restore_dispositions();
@@ -139,21 +126,20 @@ fn open_null() -> nix::Result<std::os::fd::OwnedFd> {
     nix::fcntl::open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-/// Opens /dev/null on each of 0, 1 and 2 that is closed.
-fn fill_standard_descriptors() -> [bool; 3] {
-    let mut closed = [false; 3];
-    for (fd, closed) in (0..).zip(&mut closed) {
+/// Opens /dev/null on each of 0, 1 and 2 that is closed, so that no descriptor
+/// of ours takes its number; close-on-exec, so that it is closed again in
+/// whatever is executed.
+fn fill_standard_descriptors() {
+    for fd in 0..3 {
         // SAFETY: only asks whether it is open.
         let open = unsafe { BorrowedFd::borrow_raw(fd) };
         if fcntl(open, FcntlArg::F_GETFD).is_err() {
-            *closed = true;
             // The lowest free number is this one, in this order.
             if let Ok(null) = open_null() {
                 std::mem::forget(null);
             }
         }
     }
-    closed
 }
 
 /// Every open descriptor from 3 up that an exec would hand down.

@@ -2,7 +2,6 @@
 //! an environment or a file. Their descriptors are inherited by number.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
@@ -49,16 +48,7 @@ impl SetupFile {
     /// Not readable, or not written by this version.
     pub fn read(&self) -> Result<Setup> {
         const WHAT: &str = "read the memory file with the worker's command";
-        let file = self.0.try_clone().map_err(SysError::on(WHAT))?;
-        // The offset is shared with the keeper's descriptor, which has never
-        // moved it; reading by position does not depend on that.
-        let mut bytes = Vec::new();
-        FromStart {
-            file: File::from(file),
-            at: 0,
-        }
-        .read_to_end(&mut bytes)
-        .map_err(SysError::on(WHAT))?;
+        let bytes = read_from(self.as_fd(), 0).map_err(SysError::on(WHAT))?;
         postcard::from_bytes(&bytes).map_err(|_| SysError {
             what: WHAT,
             source: std::io::ErrorKind::InvalidData.into(),
@@ -69,19 +59,6 @@ impl SetupFile {
 impl AsFd for SetupFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
-    }
-}
-
-struct FromStart {
-    file: File,
-    at: u64,
-}
-
-impl Read for FromStart {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.file.read_at(buffer, self.at)?;
-        self.at += read as u64;
-        Ok(read)
     }
 }
 
@@ -138,13 +115,7 @@ impl SharedLog {
     /// # Errors
     /// `pread(2)`.
     pub fn read_from(&self, at: u64) -> Result<Vec<u8>> {
-        const WHAT: &str = "read a memory file";
-        let file = self.0.try_clone().map_err(SysError::on(WHAT))?;
-        let mut bytes = Vec::new();
-        FromStart { file, at }
-            .read_to_end(&mut bytes)
-            .map_err(SysError::on(WHAT))?;
-        Ok(bytes)
+        read_from(self.0.as_fd(), at).map_err(SysError::on("read a memory file"))
     }
 }
 
@@ -276,6 +247,17 @@ fn sealed(name: &str, content: &[u8]) -> Result<OwnedFd> {
             | SealFlag::F_SEAL_SEAL,
     )?;
     Ok(file.into())
+}
+
+/// What stands there from `at` on, by position: the offset is shared with the
+/// descriptors of other processes.
+fn read_from(file: BorrowedFd<'_>, at: u64) -> std::io::Result<Vec<u8>> {
+    let file = File::from(file.try_clone_to_owned()?);
+    let end = file.metadata()?.len();
+    let length = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, at)?;
+    Ok(bytes)
 }
 
 fn create(name: &str) -> Result<OwnedFd> {

@@ -13,6 +13,7 @@
 //! | [`guard_process`], [`worker`], [`environment`], [`executable`] | starting guard and worker |
 //! | [`namespace`] | the worker's tree in a PID namespace of its own |
 //! | [`terminal`], [`stdio`] | job control; a last line that never blocks |
+//! | [`readiness`] | descriptors as tokio watches them |
 
 mod child;
 pub mod clock;

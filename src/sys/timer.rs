@@ -87,10 +87,7 @@ impl AsRawFd for BootTimer {
 /// in the same instant nobody would be left to kill the worker's descendants.
 /// So the first thing that acts on a resume is the guard's [`BootTimer`].
 #[derive(Debug)]
-pub struct SelfKill {
-    timer: Timer,
-    set_to: Option<BootInstant>,
-}
+pub struct SelfKill(SignalTimer);
 
 impl SelfKill {
     /// One that is not set. Neither fork nor exec hands it down.
@@ -98,11 +95,7 @@ impl SelfKill {
     /// # Errors
     /// `timer_create(2)`.
     pub fn new() -> Result<Self> {
-        let timer = signal_timer(ClockId::CLOCK_MONOTONIC, Signal::SIGKILL)?;
-        Ok(Self {
-            timer,
-            set_to: None,
-        })
+        SignalTimer::new(ClockId::CLOCK_MONOTONIC, Signal::SIGKILL).map(Self)
     }
 
     /// Sets it anew, or unsets it.
@@ -110,18 +103,12 @@ impl SelfKill {
     /// # Errors
     /// `timer_settime(2)`.
     pub fn set(&mut self, at: Option<BootInstant>) -> Result<()> {
-        if at == self.set_to {
-            return Ok(());
-        }
-        let target = at.map(|at| {
+        self.0.set(at, |at| {
             // Read in this order: a stop or suspend between the two makes the
             // timer early, never late.
             let monotonic = clock::monotonic_now();
             monotonic + at.saturating_since(clock::now())
-        });
-        set_signal_timer(&mut self.timer, target)?;
-        self.set_to = at;
-        Ok(())
+        })
     }
 }
 
@@ -129,10 +116,7 @@ impl SelfKill {
 /// whoever has stopped it, it runs on at this instant. To a process that is
 /// not stopped, and ignores SIGCONT, it is nothing at all.
 #[derive(Debug)]
-pub struct SelfWake {
-    timer: Timer,
-    set_to: Option<BootInstant>,
-}
+pub struct SelfWake(SignalTimer);
 
 impl SelfWake {
     /// One that is not set. Neither fork nor exec hands it down.
@@ -140,11 +124,7 @@ impl SelfWake {
     /// # Errors
     /// `timer_create(2)`.
     pub fn new() -> Result<Self> {
-        let timer = signal_timer(ClockId::CLOCK_BOOTTIME, Signal::SIGCONT)?;
-        Ok(Self {
-            timer,
-            set_to: None,
-        })
+        SignalTimer::new(ClockId::CLOCK_BOOTTIME, Signal::SIGCONT).map(Self)
     }
 
     /// Sets it anew, or unsets it.
@@ -152,37 +132,54 @@ impl SelfWake {
     /// # Errors
     /// `timer_settime(2)`.
     pub fn set(&mut self, at: Option<BootInstant>) -> Result<()> {
-        if at == self.set_to {
-            return Ok(());
-        }
-        let target = at.map(|at| Duration::from_nanos(at.as_nanos()));
-        set_signal_timer(&mut self.timer, target)?;
-        self.set_to = at;
-        Ok(())
+        self.0.set(at, |at| Duration::from_nanos(at.as_nanos()))
     }
 }
 
-fn signal_timer(clock: ClockId, signal: Signal) -> Result<Timer> {
-    let event = SigEvent::new(SigevNotify::SigevSignal {
-        signal,
-        si_value: 0,
-    });
-    Timer::new(clock, event).map_err(SysError::on("create a timer"))
+/// A POSIX timer that sends its own process a signal.
+#[derive(Debug)]
+struct SignalTimer {
+    timer: Timer,
+    set_to: Option<BootInstant>,
 }
 
-fn set_signal_timer(timer: &mut Timer, at: Option<Duration>) -> Result<()> {
-    // Zero would unset it; the first nanosecond has passed long ago.
-    let (at, flags) = match at {
-        Some(at) => (
-            at.max(Duration::from_nanos(1)),
-            TimerSetTimeFlags::TFD_TIMER_ABSTIME,
-        ),
-        None => (Duration::ZERO, TimerSetTimeFlags::empty()),
-    };
-    let expiration = Expiration::OneShot(TimeSpec::from_duration(at.min(FAR)));
-    timer
-        .set(expiration, flags)
-        .map_err(SysError::on("set a timer"))
+impl SignalTimer {
+    fn new(clock: ClockId, signal: Signal) -> Result<Self> {
+        let event = SigEvent::new(SigevNotify::SigevSignal {
+            signal,
+            si_value: 0,
+        });
+        let timer = Timer::new(clock, event).map_err(SysError::on("create a timer"))?;
+        Ok(Self {
+            timer,
+            set_to: None,
+        })
+    }
+
+    /// `on_its_clock` says where that instant is on the timer's clock.
+    fn set(
+        &mut self,
+        at: Option<BootInstant>,
+        on_its_clock: impl FnOnce(BootInstant) -> Duration,
+    ) -> Result<()> {
+        if at == self.set_to {
+            return Ok(());
+        }
+        // Zero would unset it; the first nanosecond has passed long ago.
+        let (target, flags) = match at.map(on_its_clock) {
+            Some(target) => (
+                target.max(Duration::from_nanos(1)),
+                TimerSetTimeFlags::TFD_TIMER_ABSTIME,
+            ),
+            None => (Duration::ZERO, TimerSetTimeFlags::empty()),
+        };
+        let expiration = Expiration::OneShot(TimeSpec::from_duration(target.min(FAR)));
+        self.timer
+            .set(expiration, flags)
+            .map_err(SysError::on("set a timer"))?;
+        self.set_to = at;
+        Ok(())
+    }
 }
 
 /// What a `timespec` surely holds: some 146 years.

@@ -82,7 +82,7 @@ fn a_locked_file_is_told_in_time() {
         let (term, grant) = one.take(0).await;
         let mut blocker = by_hand(&path).await;
         sql(&mut blocker, "begin immediate").await.expect("locked");
-        let limit = Duration::from_millis(400);
+        let limit = Duration::from_secs(2);
         let start = Instant::now();
         let renewed = one
             .store
@@ -103,7 +103,7 @@ fn a_locked_file_is_told_in_time() {
             matches!(taken, Acquired::Refused(Refusal::Locked { .. })),
             "{taken:?}"
         );
-        assert!(start.elapsed() < Duration::from_secs(4));
+        assert!(start.elapsed() < limit * 2 + Duration::from_secs(4));
         sql(&mut blocker, "rollback").await.expect("unlocked");
         assert_eq!(
             one.record(0).await.revision,

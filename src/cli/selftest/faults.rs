@@ -237,7 +237,7 @@ async fn guard_sigstop(mut scene: Scene<'_>) -> Result<Seen, Trouble> {
 async fn cut_connection(mut scene: Scene<'_>) -> Result<Seen, Trouble> {
     let hops = scene.bench.settings.hops().map_err(|why| match why {
         NoHop::NoLine | NoHop::Verified => Trouble::NoSuchFault(why.to_string()),
-        NoHop::Url(_) | NoHop::File(_) => Trouble::Proxy(why.to_string()),
+        NoHop::Settings(_) => Trouble::Proxy(why.to_string()),
     })?;
     let proxy = Proxy::before(&hops).await;
     let proxy = proxy.map_err(|error| Trouble::Proxy(error.to_string()))?;

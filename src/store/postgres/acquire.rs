@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::fault::{Failure, LOCK_NOT_AVAILABLE, QUERY_CANCELED, UNIQUE_VIOLATION};
 use super::link::Rows;
-use super::row::{Cells, Columns, timeline};
-use super::{PgStore, SeenTime, Tell, calls, sql};
+use super::row::{self, Cells, Columns, timeline};
+use super::{PgStore, Tell, sql};
 use crate::lease::ids::{Label, Slot, Value};
 use crate::lease::record::{Acquire, Acquired, Expected, Observation, Refusal, Terms};
-use crate::lease::time::BootInstant;
 use crate::store::Timed;
 use crate::store::deadline::Deadline;
+use crate::store::message::above;
 
 /// Whether to wait for whoever locks the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,7 +233,8 @@ impl PgStore {
                 .iter()
                 .map(|(name, value)| (*name, value.as_str()))
                 .collect();
-            store.message(&["explain (costs off)", &acquire], &values, left)
+            let parts = [sql::POLL, "explain (costs off)", &acquire];
+            store.message(&parts, &values, left)
         };
         // Whether it worked shows when it counts.
         let _reply = self.call_once(deadline, build).await;
@@ -277,7 +278,13 @@ impl PgStore {
         };
         let (above_count, above_same) = above(request);
         let (floor, jump) = token_rule(request);
-        let not_after = not_after(self.seen_time, (self.clock)(), left);
+        let not_after = match self.seen_time {
+            Some(seen) => {
+                let micros = seen.given_up((self.clock)(), left);
+                format!("to_timestamp({micros} / 1000000.0)")
+            }
+            None => "timestamptz 'infinity'".to_owned(),
+        };
         let [told, quiet] = tell.values().map(|(name, value)| (name, value.to_owned()));
         let server_incarnation = sql::text(&request.server_incarnation.0);
         let values = vec![
@@ -307,21 +314,6 @@ impl PgStore {
     }
 }
 
-/// How many rows there must be above our slots, and that each is as watched.
-fn above(request: &Acquire) -> (String, String) {
-    let rows: Vec<String> = request
-        .above
-        .iter()
-        .map(|above| format!("({}, {}, {})", above.slot, above.token, above.revision))
-        .collect();
-    let same = if rows.is_empty() {
-        "false".to_owned()
-    } else {
-        format!("(a.slot, a.token, a.revision) in ({})", rows.join(", "))
-    };
-    (rows.len().to_string(), same)
-}
-
 /// The least that a new token may be, and what is added to it (contract,
 /// section 4). Without doubt: one more than any, and for a row that is
 /// created the seconds since 2026 on the database's clock, so that a table
@@ -348,23 +340,8 @@ fn token_rule(request: &Acquire) -> (String, String) {
     (floor, "0".to_owned())
 }
 
-/// When the acquisition counts as given up, on the database's own clock as
-/// it was at the last poll: a statement that was stuck in the network must
-/// not take the lease for somebody who has long gone. A step of that clock
-/// costs one refusal.
-fn not_after(seen: Option<SeenTime>, now: BootInstant, left: Duration) -> String {
-    let Some(seen) = seen else {
-        return "timestamptz 'infinity'".to_owned();
-    };
-    let later = now.saturating_since(seen.sent_at) + left;
-    let later = i64::try_from(later.as_micros()).unwrap_or(i64::MAX);
-    let micros = seen.database_us.saturating_add(later);
-    format!("timestamptz 'epoch' + interval '{micros} microseconds'")
-}
-
 fn acquired(rows: &Rows) -> Result<Acquired, Failure> {
-    let row = rows.last().and_then(|rows| rows.first()).map(Cells);
-    let cells = row.ok_or_else(calls::no_row)?;
+    let cells = row::last(rows)?;
     if let Some(grant) = cells.grant()? {
         return Ok(Acquired::Granted(grant));
     }

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use super::fault::Failure;
 use super::link::Rows;
-use super::row::{Cells, Columns};
+use super::row::{self, Cells, Columns};
 use super::schema::Missing;
-use super::{PgStore, Tell, calls, poll, schema, sql};
+use super::{PgStore, Tell, poll, schema, sql};
 use crate::lease::ids::{Label, LeaseName, Slot, Token};
-use crate::lease::record::{Fault, Request, RequestKind, Unknown};
+use crate::lease::record::Unknown;
 use crate::store::admin::{
-    Admin, Closed, DbTime, HistoryEvent, LeaseStatus, PauseStatus, ProtectError, Protection,
-    Requested, Seen, SlotStatus, Standby, What,
+    Admin, Closed, DbTime, HistoryEvent, LeaseStatus, ProtectError, Protection, Requested, Seen,
+    Standby,
 };
+use crate::store::columns::{history, leases};
 use crate::store::deadline::Deadline;
 
 /// Every lease that has a row or is paused, or one. Always at least one row;
@@ -46,7 +47,7 @@ select :session_mark, a.application_name as application,
     (extract(epoch from a.backend_start) * 1000)::bigint as since_ms
 from (values (1)) one left join pg_stat_activity a
 on a.application_name like 'leasewrap %' and a.datname = current_database()
-    and a.query like '%leasewrap poll%'
+    and starts_with(a.query, :poll)
 order by a.backend_start;
 ";
 
@@ -150,10 +151,6 @@ impl PgStore {
             .await?;
         Ok(rows.and_then(|mut rows| rows.pop()).unwrap_or_default())
     }
-
-    fn read<T>(&mut self, read: Result<T, Failure>) -> Result<T, Unknown> {
-        read.map_err(|failure| self.given_up(failure))
-    }
 }
 
 fn wanted(column: &str, name: Option<&LeaseName>) -> String {
@@ -169,10 +166,11 @@ impl Admin for PgStore {
         name: Option<&LeaseName>,
         limit: Duration,
     ) -> Result<Seen<Vec<LeaseStatus>>, Unknown> {
-        let wanted = wanted("n.name", name);
+        let (wanted, poll) = (wanted("n.name", name), sql::text(sql::POLL));
         let rows = self
             .ask(limit, true, |store, left, _| {
-                store.message(&[STATUS], &[("wanted", &wanted)], left)
+                let values = [("wanted", wanted.as_str()), ("poll", &poll)];
+                store.message(&[STATUS], &values, left)
             })
             .await?;
         let pooled = self.link.is_pooled();
@@ -200,7 +198,7 @@ impl Admin for PgStore {
             })
             .await?;
         let seen = match rows {
-            Some(rows) => history(&rows),
+            Some(rows) => history(of_statement(&rows, 1)).and_then(|events| seen(&rows, events)),
             None => Ok(nothing()),
         };
         self.read(seen)
@@ -217,21 +215,7 @@ impl Admin for PgStore {
         let rows = self
             .write(limit, STEP_DOWN, &[("lease", &lease), ("to", &label)])
             .await?;
-        let to = to.map(ToString::to_string);
-        let read = rows.iter().map(Cells).map(|cells| {
-            let token = Token(cells.there("token")?);
-            Ok(Requested {
-                slot: cells.slot()?.ok_or_else(calls::no_row)?,
-                token,
-                label: cells.words("label")?,
-                ttl: cells.duration("ttl")?,
-                request: Request {
-                    token,
-                    kind: RequestKind::StepDown { to: to.clone() },
-                },
-            })
-        });
-        let read = read.collect();
+        let read = rows.iter().map(|row| Cells(row).requested(to)).collect();
         self.read(read)
     }
 
@@ -265,13 +249,6 @@ impl Admin for PgStore {
         reason: &str,
         limit: Duration,
     ) -> Result<bool, Unknown> {
-        if reason.contains('\0') {
-            let message = "the reason holds a NUL; remove it".to_owned();
-            return Err(Unknown {
-                fault: Fault::Final,
-                message,
-            });
-        }
         let (lease, reason) = (sql::text(name.as_str()), sql::text(reason));
         let values = [
             ("lease", lease.as_str()),
@@ -330,69 +307,30 @@ fn nothing<T>() -> Seen<Vec<T>> {
     }
 }
 
-fn time(cells: &Cells<'_>, column: &str) -> Result<DbTime, Failure> {
-    cells.there(column).map(DbTime)
-}
-
-fn name_of(cells: &Cells<'_>) -> Result<Option<LeaseName>, Failure> {
-    // A name that we would not take ourselves was written by hand.
-    Ok(cells
-        .text("lease")?
-        .and_then(|name| LeaseName::new(name).ok()))
-}
-
-fn statuses(rows: &Rows, pooled: bool) -> Result<Seen<Vec<LeaseStatus>>, Failure> {
-    let cells: Vec<Cells<'_>> = rows
-        .first()
-        .map(Vec::as_slice)
-        .unwrap_or_default()
-        .iter()
-        .map(Cells)
-        .collect();
-    let first = cells.first().ok_or_else(calls::no_row)?;
-    let mut leases: Vec<LeaseStatus> = Vec::new();
-    for cells in &cells {
-        let Some(name) = name_of(cells)? else {
-            continue;
-        };
-        if leases.last().is_none_or(|last| last.name != name) {
-            let standbys = if pooled { None } else { standbys(rows, &name)? };
-            let paused = paused(cells)?;
-            leases.push(LeaseStatus {
-                name,
-                paused,
-                slots: Vec::new(),
-                standbys,
-            });
-        }
-        let (Some(record), Some(lease)) = (cells.record()?, leases.last_mut()) else {
-            continue;
-        };
-        lease.slots.push(SlotStatus {
-            record,
-            changes: u64::try_from(cells.there("changes")?).unwrap_or(0),
-            acquired_at: time(cells, "acquired_ms")?,
-            renewed_at: time(cells, "renewed_ms")?,
-            expires_at: time(cells, "expires_ms")?,
-            released_at: cells.number("released_ms")?.map(DbTime),
-        });
-    }
+/// When it was read and from whom, and what.
+fn seen<T>(rows: &Rows, value: T) -> Result<Seen<T>, Failure> {
+    let first = row::first(rows)?;
     Ok(Seen {
-        now: time(first, "now_ms")?,
-        server: poll::server(first)?,
-        value: leases,
+        now: first.time("now_ms")?,
+        server: poll::server(&first)?,
+        value,
     })
 }
 
-fn paused(cells: &Cells<'_>) -> Result<Option<PauseStatus>, Failure> {
-    if !cells.flag("paused")? {
-        return Ok(None);
-    }
-    Ok(Some(PauseStatus {
-        reason: cells.words("pause_reason")?,
-        by: cells.words("pause_role")?,
-        since: time(cells, "pause_since_ms")?,
-    }))
+/// The rows of the statement with this number.
+fn of_statement(rows: &Rows, number: usize) -> impl Iterator<Item = Cells<'_>> {
+    rows.get(number).into_iter().flatten().map(Cells)
+}
+
+fn statuses(rows: &Rows, pooled: bool) -> Result<Seen<Vec<LeaseStatus>>, Failure> {
+    let standbys = |name: &LeaseName| {
+        if pooled {
+            Ok(None)
+        } else {
+            standbys(rows, name)
+        }
+    };
+    seen(rows, leases(of_statement(rows, 0), standbys)?)
 }
 
 /// Sessions by their `application_name`, which Postgres cuts at 63 bytes and
@@ -403,43 +341,13 @@ fn standbys(rows: &Rows, name: &LeaseName) -> Result<Option<Vec<Standby>>, Failu
         return Ok(None);
     }
     let mut standbys = Vec::new();
-    for row in rows.get(1).map(Vec::as_slice).unwrap_or_default() {
-        let cells = Cells(row);
+    for cells in of_statement(rows, 1) {
         if cells.text("application")?.as_deref() == Some(&application) {
             standbys.push(Standby {
                 from: cells.words("client")?,
-                since: time(&cells, "since_ms")?,
+                since: cells.time("since_ms")?,
             });
         }
     }
     Ok(Some(standbys))
-}
-
-fn history(rows: &Rows) -> Result<Seen<Vec<HistoryEvent>>, Failure> {
-    let first = rows
-        .first()
-        .and_then(|rows| rows.first())
-        .map(Cells)
-        .ok_or_else(calls::no_row)?;
-    let mut events = Vec::new();
-    for row in rows.get(1).map(Vec::as_slice).unwrap_or_default() {
-        let cells = Cells(row);
-        let Some(name) = name_of(&cells)? else {
-            continue;
-        };
-        events.push(HistoryEvent {
-            at: time(&cells, "at_ms")?,
-            name,
-            slot: cells.slot()?.ok_or_else(calls::no_row)?,
-            token: Token(cells.there("token")?),
-            label: cells.words("label")?,
-            what: What::of(&cells.words("what")?),
-            why: cells.words("why")?,
-        });
-    }
-    Ok(Seen {
-        now: time(&first, "now_ms")?,
-        server: poll::server(&first)?,
-        value: events,
-    })
 }

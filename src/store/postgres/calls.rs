@@ -1,28 +1,34 @@
-//! The calls of the trait, but for the poll and the acquisition.
+//! The calls of the trait; poll, acquisition and set-up have files of their own.
 
 use std::time::Duration;
 
-use tokio::time::sleep;
-
 use super::fault::Failure;
 use super::link::Rows;
-use super::row::{Cells, Columns};
-use super::{PgStore, sql};
+use super::row::{self, Cells, Columns};
+use super::{PgStore, PgWatch, sql};
 use crate::lease::ids::{Incarnation, Token};
-use crate::lease::record::{Acquire, Fault, Grant, Loss, Released, Renewed, Term, Terms, Unknown};
-use crate::store::deadline::Deadline;
-use crate::store::{Attempt, Timed};
+use crate::lease::record::{
+    Acquire, Acquired, Fault, Grant, Loss, Observed, Released, Renewed, Term, Terms, Unknown,
+};
+use crate::store::deadline::{Deadline, LOOKS};
+use crate::store::{Attempt, Store, Timed};
 
-/// When the releaser looks, in sixteenths of its limit.
-const LOOKS: [u32; 6] = [0, 1, 2, 4, 8, 14];
+impl Store for PgStore {
+    type Watch = PgWatch;
 
-impl PgStore {
-    pub(super) async fn renew_call(
-        &mut self,
-        term: &Term,
-        terms: &Terms,
-        limit: Duration,
-    ) -> Timed<Renewed> {
+    async fn observe(&mut self, limit: Duration) -> Observed {
+        self.observe_call(limit).await
+    }
+
+    async fn init(&mut self, limit: Duration) -> Result<(), Unknown> {
+        self.init_call(limit).await
+    }
+
+    async fn acquire(&mut self, request: &Acquire, limit: Duration) -> Timed<Acquired> {
+        self.acquire_call(request, limit).await
+    }
+
+    async fn renew(&mut self, term: &Term, terms: &Terms, limit: Duration) -> Timed<Renewed> {
         let deadline = Deadline::new(self.clock, limit);
         let answer = self
             .call(deadline, |store, left| {
@@ -37,10 +43,7 @@ impl PgStore {
             })
             .await;
         let sent_at = answer.sent_at;
-        let renewed = match answer.reply {
-            Ok(rows) => renewed(&rows, term),
-            Err(failure) => Err(failure),
-        };
+        let renewed = answer.reply.and_then(|rows| renewed(&rows, term));
         let reply = match renewed {
             Ok(Some(reply)) => reply,
             // The row changed while the statement waited for it.
@@ -54,34 +57,7 @@ impl PgStore {
         Timed { sent_at, reply }
     }
 
-    /// The message of a renewal of the row that `same_token` admits.
-    fn renewal(
-        &self,
-        parts: &[&str],
-        term: &Term,
-        same_token: &str,
-        terms: &Terms,
-        left: Duration,
-    ) -> String {
-        let (slot, holder) = (term.slot.to_string(), sql::text(&term.holder.to_string()));
-        let ttl = sql::interval(terms.ttl);
-        let values = [
-            ("slot", slot.as_str()),
-            ("holder", &holder),
-            ("same_token", same_token),
-            ("ttl", &ttl),
-            // Renewals tell nobody anyhow.
-            ("told", "'off'"),
-            ("quiet", "'off'"),
-        ];
-        self.message(parts, &values, left)
-    }
-
-    pub(super) async fn settle_call(
-        &mut self,
-        request: &Acquire,
-        limit: Duration,
-    ) -> Timed<Renewed> {
+    async fn settle(&mut self, request: &Acquire, limit: Duration) -> Timed<Renewed> {
         let deadline = Deadline::new(self.clock, limit);
         let mut term = Term {
             slot: request.slot,
@@ -98,10 +74,7 @@ impl PgStore {
             })
             .await;
         let sent_at = answer.sent_at;
-        let settled = match answer.reply {
-            Ok(rows) => settled(&rows, request),
-            Err(failure) => Err(failure),
-        };
+        let settled = answer.reply.and_then(|rows| settled(&rows, request));
         let reply = match settled {
             Ok(Settled::Is(reply)) => reply,
             Ok(Settled::ChangedMeanwhile) => Renewed::Unknown(changed_meanwhile()),
@@ -110,10 +83,8 @@ impl PgStore {
             Ok(Settled::Closed(token)) => {
                 term.token = token;
                 let left = deadline.left();
-                match self
-                    .release_call(&term, &request.server_incarnation, left)
-                    .await
-                {
+                let incarnation = &request.server_incarnation;
+                match self.release(&term, incarnation, left).await {
                     Released::Unknown(unknown) => Renewed::Unknown(unknown),
                     Released::Done | Released::NotOurs => Renewed::Lost(Loss::Closed),
                 }
@@ -124,42 +95,12 @@ impl PgStore {
         Timed { sent_at, reply }
     }
 
-    pub(super) async fn check_call(&mut self, term: &Term, limit: Duration) -> Renewed {
+    async fn check(&mut self, term: &Term, limit: Duration) -> Renewed {
         self.check_until(term, Deadline::new(self.clock, limit))
             .await
     }
 
-    async fn check_until(&mut self, term: &Term, deadline: Deadline) -> Renewed {
-        let slot = term.slot.to_string();
-        let build = |store: &Self, left| store.message(&[sql::CHECK], &[("slot", &slot)], left);
-        let answer = self.call(deadline, build).await;
-        let checked = match answer.reply {
-            Ok(rows) => self.checked(&rows, term),
-            Err(failure) => Err(failure),
-        };
-        match checked {
-            Ok(reply) => reply,
-            Err(Failure::Refused(refused)) if refused.is_gone() => Renewed::Lost(Loss::Missing),
-            Err(failure) => Renewed::Unknown(self.given_up(failure)),
-        }
-    }
-
-    fn checked(&mut self, rows: &Rows, term: &Term) -> Result<Renewed, Failure> {
-        let Some(cells) = rows.iter().flatten().next().map(Cells) else {
-            return Err(no_row());
-        };
-        if cells.flag("in_recovery")? {
-            return Err(self.in_recovery());
-        }
-        if let Some(loss) = cells.loss(term.holder, Some(term.token))? {
-            return Ok(Renewed::Lost(loss));
-        }
-        let grant = cells.grant()?.ok_or_else(no_row)?;
-        let request = cells.request_for(grant.token)?;
-        Ok(Renewed::Granted { grant, request })
-    }
-
-    pub(super) async fn release_call(
+    async fn release(
         &mut self,
         term: &Term,
         incarnation: &Incarnation,
@@ -170,11 +111,7 @@ impl PgStore {
             .await
     }
 
-    pub(super) async fn release_attempt_call(
-        &mut self,
-        attempt: &Attempt,
-        limit: Duration,
-    ) -> Released {
+    async fn release_attempt(&mut self, attempt: &Attempt, limit: Duration) -> Released {
         let deadline = Deadline::new(self.clock, limit);
         let term = Term {
             slot: attempt.slot,
@@ -184,27 +121,76 @@ impl PgStore {
         let parts = [sql::LIMITS, sql::ONE_AT_A_TIME];
         let mut last = Released::NotOurs;
         for sixteenths in LOOKS {
-            sleep(
-                deadline
-                    .left()
-                    .saturating_sub(limit * (16 - sixteenths) / 16),
-            )
-            .await;
-            let left = deadline.left();
+            deadline.after(sixteenths, limit).await;
+            let within = deadline.left().min(limit / 3);
+            let incarnation = &attempt.incarnation;
             last = self
-                .give_back(
-                    &parts,
-                    &term,
-                    "true",
-                    &attempt.incarnation,
-                    left.min(limit / 3),
-                )
+                .give_back(&parts, &term, "true", incarnation, within)
                 .await;
             if last == Released::Done {
                 break;
             }
         }
         last
+    }
+
+    fn because(&mut self, why: &str) {
+        why.clone_into(&mut self.why);
+    }
+
+    fn finds_lost_clients(&self) -> bool {
+        self.link.finds_lost_clients()
+    }
+
+    fn watch(&self) -> PgWatch {
+        PgWatch::start(self.link.settings().clone(), &self.name)
+    }
+}
+
+impl PgStore {
+    /// The message of a renewal of the row that `same_token` admits.
+    fn renewal(
+        &self,
+        parts: &[&str],
+        term: &Term,
+        same_token: &str,
+        terms: &Terms,
+        left: Duration,
+    ) -> String {
+        let (slot, holder) = (term.slot.to_string(), sql::text(&term.holder.to_string()));
+        let ttl = sql::interval(terms.ttl);
+        let values = [
+            ("slot", slot.as_str()),
+            ("holder", &holder),
+            ("same_token", same_token),
+            ("ttl", &ttl),
+        ];
+        self.message(parts, &values, left)
+    }
+
+    async fn check_until(&mut self, term: &Term, deadline: Deadline) -> Renewed {
+        let slot = term.slot.to_string();
+        let build = |store: &Self, left| store.message(&[sql::CHECK], &[("slot", &slot)], left);
+        let answer = self.call(deadline, build).await;
+        let checked = answer.reply.and_then(|rows| self.checked(&rows, term));
+        match checked {
+            Ok(reply) => reply,
+            Err(Failure::Refused(refused)) if refused.is_gone() => Renewed::Lost(Loss::Missing),
+            Err(failure) => Renewed::Unknown(self.given_up(failure)),
+        }
+    }
+
+    fn checked(&mut self, rows: &Rows, term: &Term) -> Result<Renewed, Failure> {
+        let cells = row::first(rows)?;
+        if cells.flag("in_recovery")? {
+            return Err(self.in_recovery());
+        }
+        if let Some(loss) = cells.loss(term.holder, Some(term.token))? {
+            return Ok(Renewed::Lost(loss));
+        }
+        let grant = cells.grant()?.ok_or_else(row::no_row)?;
+        let request = cells.request_for(grant.token)?;
+        Ok(Renewed::Granted { grant, request })
     }
 
     async fn give_back(
@@ -234,10 +220,7 @@ impl PgStore {
                 store.message(&parts, &values, left)
             })
             .await;
-        let released = match answer.reply {
-            Ok(rows) => released(&rows),
-            Err(failure) => Err(failure),
-        };
+        let released = answer.reply.and_then(|rows| released(&rows));
         match released {
             Ok(released) => released,
             Err(Failure::Refused(refused)) if refused.is_gone() => Released::NotOurs,
@@ -249,11 +232,7 @@ impl PgStore {
 /// What a renewal's answer says; `None` where it was the term's row when the
 /// statement began and not any more when it came to it.
 fn renewed(rows: &Rows, term: &Term) -> Result<Option<Renewed>, Failure> {
-    let cells = rows
-        .last()
-        .and_then(|rows| rows.first())
-        .map(Cells)
-        .ok_or_else(no_row)?;
+    let cells = row::last(rows)?;
     if let Some(grant) = cells.grant()? {
         return Ok(Some(granted(grant, &cells)?));
     }
@@ -275,11 +254,7 @@ enum Settled {
 }
 
 fn settled(rows: &Rows, request: &Acquire) -> Result<Settled, Failure> {
-    let cells = rows
-        .last()
-        .and_then(|rows| rows.first())
-        .map(Cells)
-        .ok_or_else(no_row)?;
+    let cells = row::last(rows)?;
     if let Some(grant) = cells.grant()? {
         return Ok(Settled::Is(granted(grant, &cells)?));
     }
@@ -291,11 +266,7 @@ fn settled(rows: &Rows, request: &Acquire) -> Result<Settled, Failure> {
 }
 
 fn released(rows: &Rows) -> Result<Released, Failure> {
-    let cells = rows
-        .last()
-        .and_then(|rows| rows.first())
-        .map(Cells)
-        .ok_or_else(no_row)?;
+    let cells = row::last(rows)?;
     if cells.flag("given")? || cells.flag("before")? {
         return Ok(Released::Done);
     }
@@ -303,13 +274,6 @@ fn released(rows: &Rows) -> Result<Released, Failure> {
         return Err(Failure::Unanswered(changed_meanwhile()));
     }
     Ok(Released::NotOurs)
-}
-
-pub(super) fn no_row() -> Failure {
-    Failure::Unanswered(Unknown {
-        fault: Fault::Transient,
-        message: "the database's answer is incomplete".to_owned(),
-    })
 }
 
 fn changed_meanwhile() -> Unknown {

@@ -7,10 +7,10 @@ mod facts;
 use std::time::Duration;
 
 pub use self::facts::{FencedTable, Replica, RoundTrip, SchemaFacts, SchemaThere, ServerFacts};
-use super::fault::Failure;
+use super::fault::{Failure, RIGHT_MISSING};
 use super::link::Rows;
-use super::row::{Cells, Columns};
-use super::{PgStore, calls, schema, sql};
+use super::row::{Cells, Columns, first};
+use super::{PgStore, Tell, schema, sql};
 use crate::lease::record::Unknown;
 use crate::store::deadline::Deadline;
 
@@ -87,7 +87,7 @@ from pg_stat_replication r order by 1;
 const FENCES: &str = "
 with fenced as (
     select t.tgrelid, t.tgenabled in ('O', 'A') as enabled from pg_trigger t
-    where t.tgfoid = to_regproc(:function_text) and not t.tgisinternal
+    where t.tgfoid = to_regproc(:fence_text) and not t.tgisinternal
 ),
 family as (
     select f.tgrelid as relid from fenced f
@@ -118,7 +118,7 @@ impl PgStore {
         let deadline = Deadline::new(self.clock, limit);
         let rows = self.doctor(SERVER, deadline).await;
         let facts = rows.and_then(|rows| server(&rows));
-        let (session, mut facts) = self.told(facts)?;
+        let (session, mut facts) = self.read(facts)?;
         self.link.saw_mark(&session);
         facts.pooled = self.link.is_pooled();
         facts.incarnation_readable = match self.doctor(INCARNATION, deadline).await {
@@ -136,7 +136,7 @@ impl PgStore {
     pub async fn schema_facts(&mut self, limit: Duration) -> Result<SchemaFacts, Unknown> {
         let deadline = Deadline::new(self.clock, limit);
         let facts = self.schema_facts_by(deadline).await;
-        self.told(facts)
+        self.read(facts)
     }
 
     async fn schema_facts_by(&mut self, deadline: Deadline) -> Result<SchemaFacts, Failure> {
@@ -207,7 +207,7 @@ impl PgStore {
             };
             rows.iter().flatten().map(Cells).map(of).collect()
         });
-        self.told(replicas)
+        self.read(replicas)
     }
 
     /// Tables that are fenced, and their partitions.
@@ -225,7 +225,7 @@ impl PgStore {
             };
             rows.iter().flatten().map(Cells).map(of).collect()
         });
-        self.told(tables)
+        self.read(tables)
     }
 
     /// One round trip.
@@ -238,7 +238,7 @@ impl PgStore {
         let answer = self.call(deadline, build).await;
         let took = (self.clock)().saturating_since(answer.sent_at);
         let now = answer.reply.and_then(|rows| first(&rows)?.there("now_us"));
-        let database_us = self.told(now)?;
+        let database_us = self.read(now)?;
         Ok(RoundTrip {
             sent_at: answer.sent_at,
             took,
@@ -252,13 +252,14 @@ impl PgStore {
     /// The server does not answer.
     pub async fn durable_commit(&mut self, limit: Duration) -> Result<Option<Duration>, Unknown> {
         let deadline = Deadline::new(self.clock, limit);
-        let build =
-            |store: &Self, left| store.message(&[sql::LIMITS, COMMIT], &[("quiet", "'on'")], left);
+        let build = |store: &Self, left| {
+            store.message(&[sql::LIMITS, COMMIT], &Tell::Nobody.values(), left)
+        };
         let answer = self.call(deadline, build).await;
         let took = (self.clock)().saturating_since(answer.sent_at);
         match answer.reply {
             Ok(_) => Ok(Some(took)),
-            Err(Failure::Refused(_)) => Ok(None),
+            Err(Failure::Refused(refused)) if refused.code == RIGHT_MISSING => Ok(None),
             Err(failure) => Err(self.given_up(failure)),
         }
     }
@@ -269,37 +270,13 @@ impl PgStore {
     /// The server does not answer, or says no.
     pub async fn notify(&mut self, limit: Duration) -> Result<(), Unknown> {
         let sent = self.doctor(NOTIFY, Deadline::new(self.clock, limit)).await;
-        self.told(sent).map(drop)
+        self.read(sent).map(drop)
     }
 
     async fn doctor(&mut self, sql: &str, deadline: Deadline) -> Result<Rows, Failure> {
-        let name = self.link.settings().schema();
-        let quoted = sql::identifier(name);
-        let values = [
-            ("schema_text", sql::text(name)),
-            ("schema_ident", sql::text(&quoted)),
-            ("lease_text", sql::text(&format!("{quoted}.lease"))),
-            ("version_text", sql::text(&format!("{quoted}.lease_schema"))),
-            ("function_text", sql::text(&format!("{quoted}.fence_table"))),
-        ];
-        let values = values
-            .each_ref()
-            .map(|(place, value)| (*place, value.as_str()));
-        let build = |store: &Self, left| store.message(&[sql], &values, left);
+        let build = |store: &Self, left| store.message(&[sql], &[], left);
         self.call(deadline, build).await.reply
     }
-
-    fn told<T>(&mut self, answer: Result<T, Failure>) -> Result<T, Unknown> {
-        answer.map_err(|failure| self.given_up(failure))
-    }
-}
-
-fn first(rows: &Rows) -> Result<Cells<'_>, Failure> {
-    rows.iter()
-        .flatten()
-        .next()
-        .map(Cells)
-        .ok_or_else(calls::no_row)
 }
 
 fn words(rows: &Rows, column: &str) -> Result<Vec<String>, Failure> {

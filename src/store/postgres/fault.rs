@@ -37,6 +37,8 @@ pub(super) const QUERY_CANCELED: &str = "57014";
 pub(super) const UNIQUE_VIOLATION: &str = "23505";
 /// Also said when the queue of notifications is full.
 pub(super) const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
+/// There is no right to it.
+pub(super) const RIGHT_MISSING: &str = "42501";
 /// A server in recovery, or `default_transaction_read_only`.
 pub(super) const READ_ONLY: &str = "25006";
 /// No such role, or no line in `pg_hba.conf`.
@@ -112,7 +114,9 @@ impl Refused {
                 .as_deref()
                 .or(Some("check the role and the password")),
             "3D000" => Some("create the database, or name another one"),
-            "42501" => Some("have a DBA grant the rights that `leasewrap init --print` names"),
+            RIGHT_MISSING => {
+                Some("have a DBA grant the rights that `leasewrap init --print` names")
+            }
             READ_ONLY => Some("name a server that can be written to"),
             _ => None,
         };
@@ -144,9 +148,10 @@ impl Refused {
             // 57P04: the database was dropped.
             "57P04" => Fault::Final,
             code => match code.get(..2) {
-                // No such role or password, no such database or schema,
-                // no right or no such object, a feature that is missing.
-                Some("28" | "3D" | "3F" | "42" | "0A") => Fault::Final,
+                // A text that the database's encoding has no place for, no such
+                // role or password, no such database or schema, no right or
+                // no such object, a feature that is missing.
+                Some("22" | "28" | "3D" | "3F" | "42" | "0A") => Fault::Final,
                 _ => Fault::Transient,
             },
         }

@@ -6,9 +6,8 @@ use std::path::PathBuf;
 
 use sqlx::postgres::PgSslMode;
 
-use super::settings::{PgSettings, PgSource};
-use super::target;
-use super::url::{self, Parameters};
+use super::settings::PgSettings;
+use super::url::Parameters;
 use crate::store::selftest::NoHop;
 
 /// Where a server listens.
@@ -64,22 +63,9 @@ fn encoded(value: &str) -> String {
 impl PgSettings {
     /// The servers, in the order in which they are tried.
     pub(in crate::store) fn hops(&self) -> Result<Vec<Hop>, NoHop> {
-        let read: Vec<String>;
-        let urls = match self.source() {
-            PgSource::Urls(urls) => urls,
-            PgSource::File(path) => {
-                let text = std::fs::read_to_string(path);
-                let text = text.map_err(|e| NoHop::File(format!("{}: {e}", path.display())))?;
-                let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-                read = lines.map(str::to_owned).collect();
-                &read
-            }
-        };
         let mut hops = Vec::new();
-        for text in urls {
-            let parameters = url::parse(text).map_err(NoHop::Url)?;
-            let targets = target::resolve(parameters.clone(), self.surroundings());
-            for target in targets.map_err(NoHop::Url)? {
+        for (named, targets) in self.named().map_err(NoHop::Settings)? {
+            for target in targets {
                 if matches!(target.tls[..], [PgSslMode::VerifyFull]) {
                     return Err(NoHop::Verified);
                 }
@@ -92,7 +78,7 @@ impl PgSettings {
                         target.options.get_port(),
                     ),
                 };
-                let mut parameters = parameters.clone();
+                let mut parameters = named.clone();
                 // The password file knows the server by its own name.
                 if let Some(password) = target.password() {
                     parameters.insert("password", password.to_owned());
@@ -110,6 +96,8 @@ impl PgSettings {
 
 #[cfg(test)]
 mod tests {
+    use super::super::settings::PgSource;
+    use super::super::url;
     use super::*;
     use crate::store::settings::Surroundings;
 

@@ -5,10 +5,9 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::TryStreamExt;
 use futures_util::stream::FuturesUnordered;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
-use sqlx::{AssertSqlSafe, ConnectOptions, Either, Executor, Postgres};
+use sqlx::{ConnectOptions, Row};
 use tokio::time::{sleep, timeout};
 
 use super::fault::{Failure, INVALID_AUTHORIZATION, PROTOCOL_VIOLATION};
@@ -16,6 +15,7 @@ use super::settings::PgSettings;
 use super::target::{Attributes, Target};
 use crate::lease::record::{Fault, Unknown};
 use crate::store::deadline::Deadline;
+use crate::store::message::collect;
 
 /// How long the next host waits for the one before it: as long as a browser
 /// waits for the other kind of address (RFC 8305).
@@ -206,12 +206,10 @@ async fn race(
     let mut waiting = targets.into_iter();
     let mut running = FuturesUnordered::new();
     let mut failures: Vec<Unknown> = Vec::new();
-    let mut start = true;
     loop {
-        if start && let Some(target) = waiting.next() {
+        if let Some(target) = waiting.next() {
             running.push(attempt(target, several, plan, deadline));
         }
-        start = true;
         if running.is_empty() {
             return Err(all_failed(failures));
         }
@@ -380,7 +378,7 @@ async fn must_be_writable(open: &mut Open) -> Result<(), Failure> {
         .iter()
         .flatten()
         .next()
-        .is_some_and(|row| sqlx::Row::try_get::<bool, _>(row, "writable").unwrap_or(false));
+        .is_some_and(|row| row.try_get("writable").unwrap_or(false));
     if writable {
         return Ok(());
     }
@@ -388,21 +386,4 @@ async fn must_be_writable(open: &mut Open) -> Result<(), Failure> {
         fault: Fault::ReadOnly,
         message: format!("{}: a server that cannot be written to", open.target.shown),
     }))
-}
-
-/// Sends one message; the rows of each of its statements.
-pub(super) async fn collect<'c>(
-    connection: impl Executor<'c, Database = Postgres>,
-    sql: String,
-) -> Result<Rows, sqlx::Error> {
-    let (mut rows, mut current) = (Vec::new(), Vec::new());
-    // Audited: every value in it is a literal made by `sql::text` or a number.
-    let mut answers = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(connection);
-    while let Some(answer) = answers.try_next().await? {
-        match answer {
-            Either::Left(_statement_done) => rows.push(std::mem::take(&mut current)),
-            Either::Right(row) => current.push(row),
-        }
-    }
-    Ok(rows)
 }

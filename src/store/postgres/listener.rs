@@ -22,6 +22,7 @@ use super::target::Target;
 use crate::lease::ids::LeaseName;
 use crate::lease::record::{Fault, Unknown};
 use crate::store::mailbox::Mailbox;
+use crate::store::message::collect;
 use crate::store::{Notice, Watch};
 
 /// For connecting to one host, and for each question to it.
@@ -199,7 +200,7 @@ impl Ears {
              {CROWD} as crowd"
         );
         let seen =
-            Look::of(&link::collect(&mut listener, look).await.map_err(failed)?).map_err(failed)?;
+            Look::of(&collect(&mut listener, look).await.map_err(failed)?).map_err(failed)?;
         if seen.in_recovery {
             return Err(Failure::Unanswered(lost(&format!(
                 "{}: a standby",
@@ -282,7 +283,7 @@ const CROWD: &str = "(select count(*)::integer from pg_stat_activity a \
 /// Counts them anew; it also finds out whether the connection lives.
 async fn count_crowd(listener: &mut PgListener, target: &Target) -> Result<u32, String> {
     let sql = format!("select {CROWD} as crowd");
-    let rows = match timeout(LIMIT, link::collect(&mut *listener, sql)).await {
+    let rows = match timeout(LIMIT, collect(&mut *listener, sql)).await {
         Ok(Ok(rows)) => rows,
         Ok(Err(error)) => return Err(Failure::of(&error, target).unknown().message),
         Err(_elapsed) => return Err(format!("{}: no answer in time", target.shown)),
@@ -335,16 +336,16 @@ async fn hears_through_pooler(
 ) -> Result<bool, sqlx::Error> {
     let pid = "select pg_backend_pid() as pid";
     let mut other = options.connect().await?;
-    let rows = link::collect(&mut other, "begin".to_owned()).await;
+    let rows = collect(&mut other, "begin".to_owned()).await;
     rows?;
-    let rows = link::collect(&mut other, pid.to_owned()).await?;
+    let rows = collect(&mut other, pid.to_owned()).await?;
     let others = first_pid(&rows)?;
-    let ours = match timeout(ARRIVAL, link::collect(&mut *listener, pid.to_owned())).await {
+    let ours = match timeout(ARRIVAL, collect(&mut *listener, pid.to_owned())).await {
         Ok(rows) => first_pid(&rows?)?,
         // No session is left for us: it is certainly not kept for us.
         Err(_elapsed) => return Ok(false),
     };
-    link::collect(&mut other, "commit".to_owned()).await?;
+    collect(&mut other, "commit".to_owned()).await?;
     if others == seen.pid || ours != seen.pid {
         return Ok(false);
     }
@@ -352,7 +353,7 @@ async fn hears_through_pooler(
     listener
         .listen_all([seen.channel.as_str(), probe.as_str()])
         .await?;
-    link::collect(&mut other, format!("notify {probe}")).await?;
+    collect(&mut other, format!("notify {probe}")).await?;
     let arrived = async {
         loop {
             match listener.try_recv().await {

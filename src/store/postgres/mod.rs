@@ -6,7 +6,7 @@
 //! | `link`, `fault` | one connection, with limits; what an error means |
 //! | `schema.sql`, `schema` | tables, triggers and functions; their set-up |
 //! | `sql`, `row` | the statements, and how their answers are read |
-//! | `poll`, `acquire`, `calls` | the trait's calls |
+//! | `calls`, `poll`, `acquire` | the trait's calls |
 //! | `listener` | `LISTEN`, in a connection of its own |
 //! | `admin`, `protect`, `doctor` | what operators ask |
 //! | `selftest`, `hop` | what the self-test does: to rows of its own, and to a line |
@@ -32,16 +32,15 @@ pub mod url;
 
 use std::time::Duration;
 
-use self::fault::{Failure, PROGRAM_LIMIT_EXCEEDED};
+use self::fault::{Failure, PROGRAM_LIMIT_EXCEEDED, RIGHT_MISSING};
 pub use self::hop::{Hop, Place};
 use self::link::{Link, Rows};
 pub use self::listener::PgWatch;
 pub use self::settings::{PgSettings, PgSource};
 pub use self::url::UrlError;
-use super::deadline::Deadline;
-use super::{Attempt, Clock, Store, Timed};
+use super::deadline::{Deadline, SeenTime};
+use super::{Clock, Timed};
 use crate::lease::ids::{Incarnation, LeaseName};
-use crate::lease::record::{Acquire, Acquired, Observed, Released, Renewed, Term, Terms, Unknown};
 use crate::lease::time::BootInstant;
 
 /// One lease in a PostgreSQL database.
@@ -50,8 +49,6 @@ pub struct PgStore {
     name: LeaseName,
     clock: Clock,
     why: String,
-    /// Written with a notification refused (its queue was full): try with one
-    /// again next time.
     seen_time: Option<SeenTime>,
     known: Option<Known>,
     /// Ask for the incarnation in the plain way.
@@ -66,15 +63,6 @@ struct Known {
     incarnation: Incarnation,
     asked_at: BootInstant,
     known_for: Duration,
-}
-
-/// The database's clock when a poll was answered.
-#[derive(Debug, Clone, Copy)]
-struct SeenTime {
-    /// When the poll was sent.
-    sent_at: BootInstant,
-    /// The database's clock, in microseconds since the Unix epoch.
-    database_us: i64,
 }
 
 impl PgStore {
@@ -93,10 +81,6 @@ impl PgStore {
         }
     }
 
-    fn schema(&self) -> String {
-        sql::identifier(self.link.settings().schema())
-    }
-
     fn identity(&self) -> &'static str {
         if self.plain_identity {
             sql::IDENTITY
@@ -105,28 +89,28 @@ impl PgStore {
         }
     }
 
-    /// A message made of `parts`, with `values` and those that all need.
+    /// A message made of `parts`, with `values` and those that all need; where
+    /// `values` do not say who tells of a change, the trigger does.
     fn message(&self, parts: &[&str], values: &sql::Values<'_>, limit: Duration) -> String {
-        let (schema, name, why) = (
-            self.schema(),
-            sql::text(self.name.as_str()),
-            sql::text(&self.why),
+        let (name, why) = (sql::text(self.name.as_str()), sql::text(&self.why));
+        let schema = self.link.settings().schema();
+        let (names, advisory) = (
+            schema::names(schema),
+            schema::advisory_key(schema, self.name.as_str()),
         );
-        let schema_text = sql::text(self.link.settings().schema());
-        let advisory = schema::advisory_key(self.link.settings().schema(), self.name.as_str());
         // The locks of one statement are waited for one after the other.
         let (statement, lock) = (sql::timeout(limit), sql::timeout(limit / 2));
         let common = [
-            ("schema", schema.as_str()),
-            ("schema_text", &schema_text),
-            ("name", &name),
+            ("name", name.as_str()),
             ("why", &why),
             ("advisory_class", schema::ADVISORY_CLASS),
             ("advisory_key", &advisory),
             ("statement_timeout", &statement),
             ("lock_timeout", &lock),
         ];
-        let all: Vec<(&str, &str)> = values.iter().chain(common.iter()).copied().collect();
+        let names = names.iter().map(|(place, value)| (*place, value.as_str()));
+        let values = values.iter().copied().chain(Tell::Trigger.values());
+        let all: Vec<(&str, &str)> = values.chain(common).chain(names).collect();
         let composed = sql::fill(
             &parts.concat(),
             &[
@@ -161,7 +145,7 @@ impl PgStore {
                 Err(Failure::Refused(refused))
                     if self.plain_identity
                         && self.link.is_open()
-                        && matches!(refused.code.as_str(), "42501" | "0A000" | "42883") =>
+                        && matches!(refused.code.as_str(), RIGHT_MISSING | "0A000" | "42883") =>
                 {
                     self.plain_identity = false;
                     continue;
@@ -174,8 +158,8 @@ impl PgStore {
 
     /// Where an answer shows the session's mark, the session is ours.
     fn see_mark(&mut self, rows: &Rows) {
-        let last = rows.last().and_then(|rows| rows.first()).map(row::Cells);
-        if let Some(Ok(Some(mark))) = last.map(|cells| row::Columns::text(&cells, "session")) {
+        let mark = row::last(rows).and_then(|cells| row::Columns::text(&cells, "session"));
+        if let Ok(Some(mark)) = mark {
             self.link.saw_mark(&mark);
         }
     }
@@ -273,58 +257,5 @@ impl Tell {
             Self::Ourselves => [("tell", sql::TELL), ("note", note)],
             Self::Trigger | Self::Nobody => [("tell", ""), ("note", "")],
         }
-    }
-}
-
-impl Store for PgStore {
-    type Watch = PgWatch;
-
-    async fn observe(&mut self, limit: Duration) -> Observed {
-        self.observe_call(limit).await
-    }
-
-    async fn init(&mut self, limit: Duration) -> Result<(), Unknown> {
-        self.init_call(limit).await
-    }
-
-    async fn acquire(&mut self, request: &Acquire, limit: Duration) -> Timed<Acquired> {
-        self.acquire_call(request, limit).await
-    }
-
-    async fn renew(&mut self, term: &Term, terms: &Terms, limit: Duration) -> Timed<Renewed> {
-        self.renew_call(term, terms, limit).await
-    }
-
-    async fn settle(&mut self, request: &Acquire, limit: Duration) -> Timed<Renewed> {
-        self.settle_call(request, limit).await
-    }
-
-    async fn check(&mut self, term: &Term, limit: Duration) -> Renewed {
-        self.check_call(term, limit).await
-    }
-
-    async fn release(
-        &mut self,
-        term: &Term,
-        incarnation: &Incarnation,
-        limit: Duration,
-    ) -> Released {
-        self.release_call(term, incarnation, limit).await
-    }
-
-    async fn release_attempt(&mut self, attempt: &Attempt, limit: Duration) -> Released {
-        self.release_attempt_call(attempt, limit).await
-    }
-
-    fn because(&mut self, why: &str) {
-        why.clone_into(&mut self.why);
-    }
-
-    fn finds_lost_clients(&self) -> bool {
-        self.link.finds_lost_clients()
-    }
-
-    fn watch(&self) -> PgWatch {
-        PgWatch::start(self.link.settings().clone(), &self.name)
     }
 }

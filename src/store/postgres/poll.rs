@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use super::fault::{Failure, READ_ONLY};
 use super::link::Rows;
-use super::row::{Cells, Columns, timeline};
+use super::row::{self, Cells, Columns, timeline};
 use super::schema::Missing;
-use super::{Known, PgStore, SeenTime, Tell, sql};
+use super::{Known, PgStore, Tell, sql};
 use crate::lease::ids::Incarnation;
 use crate::lease::record::{Fault, Observation, Observed, Pause, Server, Unknown};
 use crate::lease::time::BootInstant;
-use crate::store::deadline::Deadline;
+use crate::store::deadline::{Deadline, SeenTime};
 
 impl PgStore {
     pub(super) async fn observe_call(&mut self, limit: Duration) -> Observed {
         let deadline = Deadline::new(self.clock, limit);
-        let build = |store: &Self, left| store.message(&[sql::OBSERVE], &[], left);
+        let build = |store: &Self, left| store.message(&[sql::POLL, sql::OBSERVE], &[], left);
         let mut answer = self.call(deadline, build).await;
         if says_missing(&answer.reply) {
             match self.missing(deadline).await {
@@ -32,27 +32,19 @@ impl PgStore {
             Err(failure) => Err(failure),
         };
         match seen {
-            Ok(Some(mut observation)) => {
+            Ok(mut observation) => {
                 observation.server.known_for = self.known_for(&observation.server, deadline).await;
                 self.warm_up(&observation, deadline).await;
                 Observed::Seen(observation)
             }
-            Ok(None) => Observed::NoSchema,
             Err(failure) => Observed::Unknown(self.given_up(failure)),
         }
     }
 
-    /// What a poll has seen; `None` where the schema is older than we need.
-    fn observed(
-        &mut self,
-        rows: &Rows,
-        sent_at: BootInstant,
-    ) -> Result<Option<Observation>, Failure> {
-        let cells: Vec<Cells<'_>> = rows.iter().flatten().map(Cells).collect();
-        let Some(first) = cells.first() else {
-            return Ok(None);
-        };
-        let server = server(first)?;
+    /// What a poll has seen.
+    fn observed(&mut self, rows: &Rows, sent_at: BootInstant) -> Result<Observation, Failure> {
+        let first = row::first(rows)?;
+        let server = server(&first)?;
         if server.in_recovery {
             return Err(self.in_recovery());
         }
@@ -63,16 +55,16 @@ impl PgStore {
             database_us,
         });
         let mut records = Vec::new();
-        for cells in &cells {
-            records.extend(cells.record()?);
+        for row in rows.iter().flatten() {
+            records.extend(Cells(row).record()?);
         }
         let paused = first.flag("paused")?;
         let reason = first.text("pause_reason")?.unwrap_or_default();
-        Ok(Some(Observation {
+        Ok(Observation {
             server,
             paused: paused.then_some(Pause { reason }),
             records,
-        }))
+        })
     }
 
     /// Nothing that a server in recovery says counts; another host may be
@@ -96,6 +88,11 @@ impl PgStore {
         failure.unknown()
     }
 
+    /// What was read of an answer, or why it says nothing.
+    pub(super) fn read<T>(&mut self, read: Result<T, Failure>) -> Result<T, Unknown> {
+        read.map_err(|failure| self.given_up(failure))
+    }
+
     /// How long the schema has known the present incarnation: asked once, and
     /// never on the first timeline, where it makes no difference.
     async fn known_for(&mut self, server: &Server, deadline: Deadline) -> Option<Duration> {
@@ -114,12 +111,13 @@ impl PgStore {
     /// begins to know it; where that fails, the next poll tries again.
     async fn look_up(&mut self, incarnation: &Incarnation, deadline: Deadline) -> Option<()> {
         let text = sql::text(&incarnation.0);
-        let build =
-            |store: &Self, left| store.message(&[sql::KNOWN], &[("incarnation", &text)], left);
+        let build = |store: &Self, left| {
+            store.message(&[sql::POLL, sql::KNOWN], &[("incarnation", &text)], left)
+        };
         let rows = self.call(deadline, build).await.reply.ok()?;
-        let Some(cells) = rows.iter().flatten().next().map(Cells) else {
+        let Ok(cells) = row::first(&rows) else {
             let build = |store: &Self, left| {
-                let parts = [sql::LIMITS, sql::NOTE_INCARNATION];
+                let parts = [sql::POLL, sql::LIMITS, sql::NOTE_INCARNATION];
                 store.message(&parts, &Tell::Nobody.values(), left)
             };
             let _known_from_the_next_poll_on = self.call(deadline, build).await;

@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
-
 use super::fault::Failure;
 use super::row::{Cells, Columns};
 use super::{PgStore, schema, sql};
@@ -30,7 +28,7 @@ const PROTECTED: &str = "
 select format('%I.%I', s.nspname, c.relname) as name, c.relkind::text as kind
 from pg_trigger t join pg_class c on c.oid = t.tgrelid
 join pg_namespace s on s.oid = c.relnamespace
-where t.tgfoid = to_regproc(:function_text) and not t.tgisinternal
+where t.tgfoid = to_regproc(:fence_text) and not t.tgisinternal
 order by 1;
 ";
 
@@ -58,7 +56,7 @@ impl PgStore {
             .map(sql::text)
             .collect();
         let arguments = arguments.join(", ");
-        let schema = self.schema();
+        let schema = sql::identifier(self.link.settings().schema());
         let statements = tables.iter().map(|table| {
             format!(
                 "drop trigger if exists {TRIGGER} on {table};
@@ -76,10 +74,7 @@ impl PgStore {
         limit: Duration,
     ) -> Result<Vec<String>, ProtectError> {
         let deadline = Deadline::new(self.clock, limit);
-        let function = sql::text(&format!("{}.fence_table", self.schema()));
-        let protected = self
-            .look(PROTECTED, &[("function_text", &function)], deadline)
-            .await?;
+        let protected = self.look(PROTECTED, &[], deadline).await?;
         let mut protected: Vec<String> = protected.into_iter().map(|(name, _kind)| name).collect();
         if !tables.is_empty() {
             let wanted = self.families(tables, deadline).await?;
@@ -100,9 +95,6 @@ impl PgStore {
     ) -> Result<Vec<String>, ProtectError> {
         let mut all = Vec::new();
         for table in tables {
-            if table.contains('\0') {
-                return Err(ProtectError::NoSuchTable(table.clone()));
-            }
             let family = self
                 .look(FAMILY, &[("table", &sql::text(table))], deadline)
                 .await?;
@@ -162,17 +154,17 @@ impl PgStore {
         }
         let statements = statements.concat();
         loop {
-            let build =
-                |store: &Self, _| format!("{}{statements}", store.ddl(&[schema::BEGIN], deadline));
-            let failure = match self.call(deadline, build).await.reply {
-                Ok(_) => return Ok(()),
-                Err(failure) => failure,
+            let build = |store: &Self, left| {
+                let begin = store.message(&[schema::BEGIN], &[], left);
+                format!("{begin}{statements}")
             };
-            let pause = schema::pause();
-            if !schema::can_be_repeated(&failure) || pause >= deadline.left() {
-                return Err(self.given_up(failure).into());
+            match self.call(deadline, build).await.reply {
+                Ok(_) => return Ok(()),
+                Err(failure) => {
+                    let repeat = schema::before_next(failure, deadline).await;
+                    self.read(repeat)?;
+                }
             }
-            sleep(pause).await;
         }
     }
 }

@@ -7,7 +7,9 @@ use sqlx::postgres::PgRow;
 use sqlx::{Row, ValueRef};
 
 use super::fault::Failure;
+use super::link::Rows;
 use crate::lease::ids::Incarnation;
+use crate::lease::record::{Fault, Unknown};
 pub(super) use crate::store::columns::Columns;
 use crate::store::columns::unreadable;
 
@@ -50,6 +52,26 @@ impl Cells<'_> {
         }
         value.as_str().map(Some).map_err(|error| wrong(&error))
     }
+}
+
+/// The first row of an answer.
+pub(super) fn first(rows: &Rows) -> Result<Cells<'_>, Failure> {
+    let row = rows.iter().flatten().next();
+    row.map(Cells).ok_or_else(no_row)
+}
+
+/// The row of the last statement, where that has one.
+pub(super) fn last(rows: &Rows) -> Result<Cells<'_>, Failure> {
+    let row = rows.last().and_then(|rows| rows.first());
+    row.map(Cells).ok_or_else(no_row)
+}
+
+/// There is less than there always is.
+pub(super) fn no_row() -> Failure {
+    Failure::Unanswered(Unknown {
+        fault: Fault::Transient,
+        message: "the database's answer is incomplete".to_owned(),
+    })
 }
 
 /// The timeline of an incarnation as `incarnation()` writes it.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::fault::{Failure, Refused};
-use super::row::{Cells, Columns};
+use super::fault::{Failure, RIGHT_MISSING, Refused};
+use super::row::{self, Columns};
 use super::{PgStore, sql};
 use crate::lease::record::{Fault, Unknown};
 use crate::store::deadline::Deadline;
@@ -17,19 +17,12 @@ pub(super) const VERSION: i64 = 1;
 /// For advisory locks: of leasewrap.
 pub(super) const ADVISORY_CLASS: &str = "1279611473";
 
-/// How long the set-up waits for a lock before it lets others pass.
-const LOCK_LIMIT: Duration = Duration::from_millis(200);
-
-/// The pause before the set-up is tried again.
-pub(super) fn pause() -> Duration {
-    Duration::from_millis(rand::random_range(25..=100))
-}
-
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// Sets up at most once at a time.
+/// Sets up at most once at a time. Others pass whoever waits for a lock for
+/// long.
 pub(super) const BEGIN: &str = "
-select set_config('lock_timeout', :ddl_lock_timeout, true),
+select set_config('lock_timeout', '200ms', true),
     set_config('statement_timeout', :statement_timeout, true),
     set_config('client_min_messages', 'warning', true);
 select pg_advisory_xact_lock(:advisory_class, 0)::text;
@@ -121,13 +114,15 @@ pub(super) fn no_schema(schema: &str) -> Unknown {
     }
 }
 
-fn names(schema: &str) -> [(&'static str, String); 5] {
+/// What the schema and the things in it are called.
+pub(super) fn names(schema: &str) -> [(&'static str, String); 6] {
     let quoted = sql::identifier(schema);
     [
         ("schema_text", sql::text(schema)),
         ("schema_ident", sql::text(&quoted)),
         ("lease_text", sql::text(&format!("{quoted}.lease"))),
         ("version_text", sql::text(&format!("{quoted}.lease_schema"))),
+        ("fence_text", sql::text(&format!("{quoted}.fence_table"))),
         ("schema", quoted),
     ]
 }
@@ -166,15 +161,12 @@ impl PgStore {
     pub(super) async fn init_call(&mut self, limit: Duration) -> Result<(), Unknown> {
         let deadline = Deadline::new(self.clock, limit);
         loop {
-            let failure = match self.init_once(deadline).await {
+            match self.init_once(deadline).await {
                 Ok(()) => return Ok(()),
-                Err(failure) => failure,
-            };
-            let pause = pause();
-            if !can_be_repeated(&failure) || pause >= deadline.left() {
-                return Err(self.not_set_up(failure));
+                Err(failure) => before_next(failure, deadline)
+                    .await
+                    .map_err(|failure| self.not_set_up(failure))?,
             }
-            sleep(pause).await;
         }
     }
 
@@ -184,18 +176,16 @@ impl PgStore {
             There::Ours => return self.version(deadline).await.map(drop),
             There::Nothing | There::Part => {}
         }
-        let build =
-            |store: &Self, _| store.ddl(&[BEGIN, MUST_BE_MISSING, DROP_TABLES, SCHEMA], deadline);
+        let parts = [BEGIN, MUST_BE_MISSING, DROP_TABLES, SCHEMA];
+        let build = |store: &Self, left| store.message(&parts, &[], left);
         self.call(deadline, build).await.reply.map(drop)
     }
 
     /// Which version of our own is there.
     async fn version(&mut self, deadline: Deadline) -> Result<Version, Failure> {
-        let build = |store: &Self, _| store.ddl(&[VERSION_THERE], deadline);
+        let build = |store: &Self, left| store.message(&[VERSION_THERE], &[], left);
         let rows = self.call(deadline, build).await.reply?;
-        let Some(cells) = rows.iter().flatten().next().map(Cells) else {
-            return Err(self.foreign().into());
-        };
+        let cells = row::first(&rows).map_err(|_there_is_none| self.foreign())?;
         if cells.there("compatible_from")? > VERSION {
             return Err(too_new(self.link.settings().schema()).into());
         }
@@ -205,22 +195,10 @@ impl PgStore {
         Ok(Version::Known)
     }
 
-    /// A message of the set-up.
-    pub(super) fn ddl(&self, parts: &[&str], deadline: Deadline) -> String {
-        let left = deadline.left();
-        let names = names(self.link.settings().schema());
-        let lock_limit = sql::timeout(LOCK_LIMIT);
-        let mut values = vec![("ddl_lock_timeout", lock_limit.as_str())];
-        values.extend(names.iter().map(|(place, value)| (*place, value.as_str())));
-        self.message(parts, &values, left)
-    }
-
     async fn there(&mut self, deadline: Deadline) -> Result<There, Failure> {
-        let build = |store: &Self, _| store.ddl(&[LOOK], deadline);
+        let build = |store: &Self, left| store.message(&[LOOK], &[], left);
         let rows = self.call(deadline, build).await.reply?;
-        let Some(cells) = rows.iter().flatten().next().map(Cells) else {
-            return Err(super::calls::no_row());
-        };
+        let cells = row::first(&rows)?;
         Ok(match (cells.flag("lease")?, cells.flag("version")?) {
             (true, true) => There::Ours,
             (true, false) => There::Foreign,
@@ -265,7 +243,7 @@ impl PgStore {
 
     fn not_set_up(&mut self, failure: Failure) -> Unknown {
         match failure {
-            Failure::Refused(refused) if refused.code == "42501" => Unknown {
+            Failure::Refused(refused) if refused.code == RIGHT_MISSING => Unknown {
                 fault: Fault::Final,
                 message: format!(
                     "the schema {:?} is missing and this role may not create it ({}); have a DBA \
@@ -281,15 +259,13 @@ impl PgStore {
     pub(super) async fn drop_call(&mut self, limit: Duration) -> Result<bool, Unknown> {
         let deadline = Deadline::new(self.clock, limit);
         loop {
-            let failure = match self.drop_once(deadline).await {
+            match self.drop_once(deadline).await {
                 Ok(dropped) => return Ok(dropped),
-                Err(failure) => failure,
-            };
-            let pause = pause();
-            if !can_be_repeated(&failure) || pause >= deadline.left() {
-                return Err(self.given_up(failure));
+                Err(failure) => {
+                    let repeat = before_next(failure, deadline).await;
+                    self.read(repeat)?;
+                }
             }
-            sleep(pause).await;
         }
     }
 
@@ -299,13 +275,24 @@ impl PgStore {
             There::Foreign => return Err(Failure::Unanswered(self.foreign())),
             There::Part | There::Ours => {}
         }
-        let build = |store: &Self, _| store.ddl(&[BEGIN, DROP_TABLES, DROP_REST], deadline);
+        let parts = [BEGIN, DROP_TABLES, DROP_REST];
+        let build = |store: &Self, left| store.message(&parts, &[], left);
         self.call(deadline, build).await.reply.map(|_| true)
     }
 }
 
-/// Whether somebody else was in the way for a moment.
-pub(super) fn can_be_repeated(failure: &Failure) -> bool {
+/// Waits for a moment before a change of the schema is tried again, where
+/// somebody else was in the way; gives the failure back where it is final.
+pub(super) async fn before_next(failure: Failure, deadline: Deadline) -> Result<(), Failure> {
+    let pause = Duration::from_millis(rand::random_range(25..=100));
+    if !can_be_repeated(&failure) || pause >= deadline.left() {
+        return Err(failure);
+    }
+    sleep(pause).await;
+    Ok(())
+}
+
+fn can_be_repeated(failure: &Failure) -> bool {
     let Failure::Refused(Refused { code, .. }) = failure else {
         return false;
     };

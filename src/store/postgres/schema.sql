@@ -262,7 +262,8 @@ $leasewrap$;
 -- Refuses the transaction unless the token is the lease's current one, and
 -- keeps it so until the transaction has ended: a take-over waits. Call it
 -- outside savepoints, late in short transactions. `hold`: how long the
--- transaction may be idle at most before it is aborted (default: the ttl).
+-- transaction may be idle at most before it is aborted (default: the ttl); it
+-- stays, also where a protected table asks again.
 create or replace function :schema.fence(lease text, token bigint, hold interval default null)
 returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -270,7 +271,10 @@ as $leasewrap$
 declare
     ttl interval;
     idle_ms bigint;
-    own_limit text;
+    own_ms bigint;
+    -- What was done before in this transaction: milliseconds, and `held` where
+    -- the caller has named them.
+    fenced text := coalesce(current_setting('leasewrap.fenced', true), '');
 begin
     select l.ttl into ttl from :schema.lease l
     where l.name = fence.lease and l.token = fence.token and l.released_at is null
@@ -288,16 +292,20 @@ begin
     end if;
     -- The lock must not outlive a lost client. Once per transaction.
     idle_ms := least(greatest(extract(epoch from coalesce(hold, ttl)) * 1000, 1), 2147483647);
-    if current_setting('leasewrap.fenced', true) = idle_ms::text then
+    if hold is null and fenced in (idle_ms::text, split_part(fenced, ' ', 1) || ' held') then
         return;
     end if;
-    perform set_config('leasewrap.fenced', idle_ms::text, true),
+    perform set_config('leasewrap.fenced',
+            idle_ms || case when hold is null then '' else ' held' end, true),
         set_config('tcp_user_timeout', idle_ms || 'ms', true),
         set_config('tcp_keepalives_idle', greatest(idle_ms / 2000, 1)::text, true),
         set_config('tcp_keepalives_interval', greatest(idle_ms / 8000, 1)::text, true),
         set_config('tcp_keepalives_count', '4', true);
-    own_limit := current_setting('idle_in_transaction_session_timeout');
-    if own_limit = '0' or extract(epoch from own_limit::interval) * 1000 > idle_ms then
+    -- A shorter one of the worker's own stays; `hold` replaces ours.
+    own_ms := extract(epoch from
+        current_setting('idle_in_transaction_session_timeout')::interval) * 1000;
+    if own_ms = 0 or own_ms > idle_ms
+            or hold is not null and own_ms::text = split_part(fenced, ' ', 1) then
         perform set_config('idle_in_transaction_session_timeout', idle_ms || 'ms', true);
     end if;
     -- PostgreSQL 14 and later.

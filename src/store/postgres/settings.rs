@@ -1,13 +1,13 @@
 //! What is needed to reach a PostgreSQL database, now and at a later connect.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::target::{self, Roots, Target};
-use super::url::UrlError;
+use super::url::{self, Parameters, UrlError};
 use crate::store::settings::{SettingsError, Surroundings};
 
 /// Where the URLs come from.
@@ -84,14 +84,6 @@ impl PgSettings {
         self.call_limit
     }
 
-    pub(super) fn source(&self) -> &PgSource {
-        &self.source
-    }
-
-    pub(super) fn surroundings(&self) -> &Surroundings {
-        &self.surroundings
-    }
-
     /// `--schema`.
     pub fn schema(&self) -> &str {
         &self.schema
@@ -99,35 +91,23 @@ impl PgSettings {
 
     /// Where the server may be, in the order in which to try. Reads files.
     pub(super) fn targets(&self) -> Result<Vec<Target>, SettingsError> {
-        let mut targets = Vec::new();
-        match &self.source {
-            PgSource::Urls(urls) => {
-                for url in urls {
-                    targets.extend(self.resolve("--db", url)?);
-                }
-            }
-            PgSource::File(path) => {
-                let wrong = |error: String| SettingsError::File {
-                    path: path.display().to_string(),
-                    error,
-                };
-                let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
-                let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-                for line in lines {
-                    targets.extend(self.resolve("--db-file", line)?);
-                }
-                if targets.is_empty() {
-                    return Err(wrong("it is empty".to_owned()));
-                }
-            }
-        }
-        Ok(targets)
+        let named = self.named()?;
+        Ok(named.into_iter().flat_map(|(_, targets)| targets).collect())
     }
 
-    fn resolve(&self, flag: &'static str, url: &str) -> Result<Vec<Target>, SettingsError> {
-        let wrong = |error: UrlError| SettingsError::Url { flag, error };
-        let parameters = super::url::parse(url).map_err(wrong)?;
-        target::resolve(parameters, &self.surroundings).map_err(wrong)
+    /// What each URL says, and where it leads to. Reads files.
+    pub(super) fn named(&self) -> Result<Vec<(Parameters, Vec<Target>)>, SettingsError> {
+        let (flag, urls) = match &self.source {
+            PgSource::Urls(urls) => ("--db", urls.clone()),
+            PgSource::File(path) => ("--db-file", lines(path)?),
+        };
+        let resolve = |text: &String| {
+            let parameters = url::parse(text)?;
+            let targets = target::resolve(parameters.clone(), &self.surroundings)?;
+            Ok((parameters, targets))
+        };
+        let named: Result<_, UrlError> = urls.iter().map(resolve).collect();
+        named.map_err(|error| SettingsError::Url { flag, error })
     }
 
     /// Whether servers' certificates are checked against files of our own
@@ -140,4 +120,19 @@ impl PgSettings {
         let mut checked = targets.iter().filter_map(Target::roots).peekable();
         checked.peek().is_some() && checked.all(|roots| roots == Roots::Own)
     }
+}
+
+/// The lines of a file that are not empty.
+fn lines(path: &Path) -> Result<Vec<String>, SettingsError> {
+    let wrong = |error: String| SettingsError::File {
+        path: path.display().to_string(),
+        error,
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let lines: Vec<String> = lines.map(str::to_owned).collect();
+    if lines.is_empty() {
+        return Err(wrong("it is empty".to_owned()));
+    }
+    Ok(lines)
 }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-pub(super) use crate::store::template::{Values, fill};
+pub(super) use crate::store::message::{Values, fill};
 
 /// A value as a literal. The `E''` form means the same whatever
 /// `standard_conforming_strings` says; our types hold no NUL.
@@ -29,9 +29,13 @@ pub(super) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A duration as an interval, to the microsecond.
+/// A duration as an interval, to the microsecond. Before PostgreSQL 15 the
+/// number before a unit has 32 bits (`DecodeInterval` in datetime.c): so it is
+/// seconds, and 68 years at the most.
 pub(super) fn interval(duration: Duration) -> String {
-    format!("interval '{} microseconds'", micros(duration))
+    let duration = duration.min(Duration::from_secs(i32::MAX.unsigned_abs().into()));
+    let (seconds, micros) = (duration.as_secs(), duration.subsec_micros());
+    format!("interval '{seconds}.{micros:06} seconds'")
 }
 
 /// A duration as a time-out setting: whole milliseconds, and never 0, which
@@ -39,13 +43,6 @@ pub(super) fn interval(duration: Duration) -> String {
 pub(super) fn timeout(duration: Duration) -> String {
     let millis = duration.as_millis().clamp(1, 2_147_483_647);
     format!("'{millis}ms'")
-}
-
-/// Bounded so that Postgres's interval holds it (some 290,000 years).
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros())
-        .unwrap_or(u64::MAX)
-        .min(i64::MAX.unsigned_abs() / 2)
 }
 
 /// Begins every message that writes. `READ COMMITTED`, so that a statement
@@ -69,13 +66,17 @@ pub(super) const ONE_AT_A_TIME: &str = "
 select pg_advisory_xact_lock(:advisory_class, :advisory_key)::text;
 ";
 
+/// Begins what only a standby sends: by it `status` tells who stands by. (The
+/// statement that counts them holds it too, so it counts at the beginning only.)
+pub(super) const POLL: &str = "/* leasewrap poll */";
+
 /// Reads all of a lease. Always at least one row; without `slot` the lease
-/// has no row. Compares nothing. By its comment `status` tells who stands by.
+/// has no row. Compares nothing.
 ///
 /// A start waits for it in a session that knows nothing yet: every table and
 /// every function that it names costs there. So differences are made of
 /// intervals and written as they are; all else is done where they are read.
-pub(super) const OBSERVE: &str = "/* leasewrap poll */
+pub(super) const OBSERVE: &str = "
 select :identity as incarnation, extract(epoch from at.now - timestamptz 'epoch') as now,
     :session_mark, p.paused, p.reason as pause_reason,
     :row_columns
@@ -322,8 +323,12 @@ mod tests {
         assert_eq!(identifier("a\"b"), "\"a\"\"b\"");
         assert_eq!(timeout(Duration::ZERO), "'1ms'");
         assert_eq!(
-            interval(Duration::from_millis(1500)),
-            "interval '1500000 microseconds'"
+            interval(Duration::from_micros(1_000_001)),
+            "interval '1.000001 seconds'"
+        );
+        assert_eq!(
+            interval(Duration::MAX),
+            "interval '2147483647.000000 seconds'"
         );
     }
 }

@@ -231,11 +231,12 @@ fn place(host: String, address: String, port: &str) -> Result<Place, UrlError> {
         port => match port.parse() {
             Ok(port @ 1..) => port,
             _ => {
-                return Err(UrlError::value(
-                    "port",
-                    port,
-                    "give a number from 1 to 65535",
-                ));
+                // Where the host was forgotten the password stands here.
+                let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+                let shown = if is_number { port } else { "…" };
+                let right =
+                    "give a number from 1 to 65535, as in postgres://USER@HOST:PORT/DATABASE";
+                return Err(UrlError::value("port", shown, right));
             }
         },
     };
@@ -267,8 +268,10 @@ fn place(host: String, address: String, port: &str) -> Result<Place, UrlError> {
         host if host.starts_with('/') => Some(PathBuf::from(host)),
         _ => None,
     };
-    // libpq's password file knows the default socket as localhost.
-    let name = if host.is_empty() {
+    // libpq's password file knows the default socket as localhost, also where
+    // its directory is named (passwordFromFile in fe-connect.c).
+    let is_default = DEFAULT_SOCKET_DIRS.contains(&host.trim_end_matches('/'));
+    let name = if host.is_empty() || is_default {
         "localhost".to_owned()
     } else {
         host
@@ -282,8 +285,10 @@ fn place(host: String, address: String, port: &str) -> Result<Place, UrlError> {
 }
 
 /// Where a local server listens, by Debian's default or by PostgreSQL's.
+const DEFAULT_SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+
 fn default_socket_dir(port: u16) -> Option<PathBuf> {
-    ["/var/run/postgresql", "/tmp"]
+    DEFAULT_SOCKET_DIRS
         .into_iter()
         .map(PathBuf::from)
         .find(|dir| dir.join(format!(".s.PGSQL.{port}")).exists())

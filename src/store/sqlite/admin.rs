@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use sqlx::sqlite::SqliteRow;
+
 use super::link::{Cells, Failure, Rows};
 use super::{SqliteStore, sql};
 use crate::lease::ids::{Label, LeaseName, Slot, Token};
-use crate::lease::record::{Request, RequestKind, Unknown};
+use crate::lease::record::Unknown;
 use crate::store::admin::{
-    Admin, Closed, DbTime, HistoryEvent, LeaseStatus, PauseStatus, ProtectError, Protection,
-    Requested, Seen, SlotStatus, What,
+    Admin, Closed, DbTime, HistoryEvent, LeaseStatus, ProtectError, Protection, Requested, Seen,
 };
-use crate::store::columns::Columns;
+use crate::store::columns::{Columns, history, leases};
 use crate::store::deadline::Deadline;
 
 /// Every lease that has a row or is paused, or one.
@@ -119,7 +120,6 @@ impl SqliteStore {
         reason: &str,
         limit: Duration,
     ) -> Result<bool, Unknown> {
-        let reason = reason.replace('\0', "");
         let role = nix::unistd::User::from_uid(nix::unistd::geteuid())
             .ok()
             .flatten();
@@ -127,7 +127,7 @@ impl SqliteStore {
         let values: &[(&str, &str)] = &[
             ("lease", &sql::text(name.as_str())),
             ("paused", paused),
-            ("reason", &sql::text(&reason)),
+            ("reason", &sql::text(reason)),
             ("role", &sql::text(&role)),
         ];
         let rows = self.write(limit, PAUSE, values).await?;
@@ -135,62 +135,25 @@ impl SqliteStore {
         changed.map_err(|failure| self.given_up(failure))
     }
 
-    fn seen<T>(&self, now: DbTime, value: T) -> Seen<T> {
+    /// What was read of an answer whose first row tells the time; nothing
+    /// where there is no file.
+    fn seen<T>(
+        &self,
+        rows: Option<Rows>,
+        read: impl FnOnce(&[SqliteRow]) -> Result<Vec<T>, Failure>,
+    ) -> Result<Seen<Vec<T>>, Unknown> {
+        let rows: Vec<_> = rows.into_iter().flatten().skip(1).flatten().collect();
         let server = self.server();
-        Seen { now, server, value }
-    }
-
-    fn statuses(&self, rows: &Rows) -> Result<Seen<Vec<LeaseStatus>>, Failure> {
-        let mut leases: Vec<LeaseStatus> = Vec::new();
-        let mut now = DbTime(0);
-        for row in rows.iter().skip(1).flatten() {
-            let cells = Cells(row);
-            now = DbTime(cells.there("now_ms")?);
-            let Some(name) = name_of(&cells)? else {
-                continue;
-            };
-            if leases.last().is_none_or(|last| last.name != name) {
-                leases.push(LeaseStatus {
-                    name,
-                    paused: paused(&cells)?,
-                    slots: Vec::new(),
-                    standbys: None,
-                });
-            }
-            let (Some(record), Some(lease)) = (cells.record()?, leases.last_mut()) else {
-                continue;
-            };
-            lease.slots.push(SlotStatus {
-                record,
-                changes: u64::try_from(cells.there("changes")?).unwrap_or(0),
-                acquired_at: DbTime(cells.there("acquired_ms")?),
-                renewed_at: DbTime(cells.there("renewed_ms")?),
-                expires_at: DbTime(cells.there("expires_ms")?),
-                released_at: cells.number("released_ms")?.map(DbTime),
-            });
-        }
-        Ok(self.seen(now, leases))
-    }
-
-    fn events(&self, rows: &Rows) -> Result<Seen<Vec<HistoryEvent>>, Failure> {
-        let mut rows = rows.iter().skip(1).flatten().map(Cells);
-        let first = rows.next().ok_or(Failure::Missing)?;
-        let mut events = Vec::new();
-        for cells in rows {
-            let Some(name) = name_of(&cells)? else {
-                continue;
-            };
-            events.push(HistoryEvent {
-                at: DbTime(cells.there("at_ms")?),
-                name,
-                slot: cells.slot()?.ok_or(Failure::Missing)?,
-                token: Token(cells.there("token")?),
-                label: cells.words("label")?,
-                what: What::of(&cells.words("what")?),
-                why: cells.words("why")?,
-            });
-        }
-        Ok(self.seen(DbTime(first.there("now_ms")?), events))
+        let Some(first) = rows.first() else {
+            let (now, value) = (DbTime(0), Vec::new());
+            return Ok(Seen { now, server, value });
+        };
+        let now = Cells(first).time("now_ms");
+        let seen = now.and_then(|now| {
+            let value = read(&rows)?;
+            Ok(Seen { now, server, value })
+        });
+        seen.map_err(|failure| self.given_up(failure))
     }
 }
 
@@ -201,24 +164,6 @@ fn wanted(column: &str, name: Option<&LeaseName>) -> String {
     }
 }
 
-fn name_of(cells: &Cells<'_>) -> Result<Option<LeaseName>, Failure> {
-    // A name that we would not take ourselves was written by hand.
-    Ok(cells
-        .text("lease")?
-        .and_then(|name| LeaseName::new(name).ok()))
-}
-
-fn paused(cells: &Cells<'_>) -> Result<Option<PauseStatus>, Failure> {
-    if !cells.flag("paused")? {
-        return Ok(None);
-    }
-    Ok(Some(PauseStatus {
-        reason: cells.words("pause_reason")?,
-        by: cells.words("pause_role")?,
-        since: DbTime(cells.there("pause_since_ms")?),
-    }))
-}
-
 impl Admin for SqliteStore {
     async fn status(
         &mut self,
@@ -226,13 +171,8 @@ impl Admin for SqliteStore {
         limit: Duration,
     ) -> Result<Seen<Vec<LeaseStatus>>, Unknown> {
         let wanted = wanted("n.name", name);
-        let status = sql::fill(STATUS, &[("wanted", &wanted)]);
-        match self.read(limit, &status, &[]).await? {
-            Some(rows) => self
-                .statuses(&rows)
-                .map_err(|failure| self.given_up(failure)),
-            None => Ok(self.seen(DbTime(0), Vec::new())),
-        }
+        let asked = self.read(limit, STATUS, &[("wanted", &wanted)]).await?;
+        self.seen(asked, |rows| leases(rows.iter().map(Cells), |_| Ok(None)))
     }
 
     async fn history(
@@ -245,11 +185,9 @@ impl Admin for SqliteStore {
         let since = since.map_or("0".to_owned(), |since| {
             format!("(:now - {})", sql::micros(since))
         });
-        let history = sql::fill(HISTORY, &[("since", &since)]);
-        match self.read(limit, &history, &[("wanted", &wanted)]).await? {
-            Some(rows) => self.events(&rows).map_err(|failure| self.given_up(failure)),
-            None => Ok(self.seen(DbTime(0), Vec::new())),
-        }
+        let sql = sql::fill(HISTORY, &[("since", &since)]);
+        let asked = self.read(limit, &sql, &[("wanted", &wanted)]).await?;
+        self.seen(asked, |rows| history(rows.iter().skip(1).map(Cells)))
     }
 
     async fn request_step_down(
@@ -263,22 +201,8 @@ impl Admin for SqliteStore {
         let rows = self
             .write(limit, STEP_DOWN, &[("lease", &lease), ("to", &label)])
             .await?;
-        let read = |cells: Cells<'_>| {
-            let token = Token(cells.there("token")?);
-            let to = to.map(ToString::to_string);
-            Ok(Requested {
-                slot: cells.slot()?.ok_or(Failure::Missing)?,
-                token,
-                label: cells.words("label")?,
-                ttl: cells.duration("ttl")?,
-                request: Request {
-                    token,
-                    kind: RequestKind::StepDown { to },
-                },
-            })
-        };
-        let requested: Result<_, Failure> =
-            rows.iter().skip(1).flatten().map(Cells).map(read).collect();
+        let rows = rows.iter().skip(1).flatten();
+        let requested: Result<_, _> = rows.map(|row| Cells(row).requested(to)).collect();
         requested.map_err(|failure| self.given_up(failure))
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::link::{Cells, Failure, Rows, last};
-use super::{SeenTime, SqliteStore, sql};
+use super::{SqliteStore, SqliteWatch, sql};
 use crate::lease::ids::{HolderId, Incarnation, Slot, Token};
 use crate::lease::record::{
     Acquire, Acquired, Expected, Fault, Loss, Observation, Observed, Pause, Refusal, Released,
@@ -13,22 +13,21 @@ use crate::lease::record::{
 };
 use crate::lease::time::BootInstant;
 use crate::store::columns::Columns;
-use crate::store::deadline::Deadline;
-use crate::store::{Attempt, Timed};
+use crate::store::deadline::{Deadline, LOOKS, SeenTime};
+use crate::store::message::above;
+use crate::store::{Attempt, Store, Timed};
 
-/// When the releaser looks, in sixteenths of its limit.
-const LOOKS: [u32; 6] = [0, 1, 2, 4, 8, 14];
+impl Store for SqliteStore {
+    type Watch = SqliteWatch;
 
-impl SqliteStore {
-    pub(super) async fn observe_call(&mut self, limit: Duration) -> Observed {
+    async fn observe(&mut self, limit: Duration) -> Observed {
         let deadline = Deadline::new(self.clock, limit);
         let answer = self
             .call(deadline, |store| store.message(sql::OBSERVE, &[]))
             .await;
-        let seen = match answer.reply {
-            Ok(rows) => self.observed(&rows, answer.sent_at),
-            Err(failure) => Err(failure),
-        };
+        let seen = answer
+            .reply
+            .and_then(|rows| self.observed(&rows, answer.sent_at));
         match seen {
             Ok(observation) => Observed::Seen(observation),
             Err(Failure::Missing) => Observed::NoSchema,
@@ -36,10 +35,134 @@ impl SqliteStore {
         }
     }
 
+    async fn init(&mut self, limit: Duration) -> Result<(), Unknown> {
+        let deadline = Deadline::new(self.clock, limit);
+        loop {
+            let failure = match self.init_once(deadline).await {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            };
+            // Somebody else makes it at the same time.
+            let pause = Duration::from_millis(rand::random_range(5..=50));
+            if failure != Failure::Locked || pause >= deadline.left() {
+                return Err(self.given_up(failure));
+            }
+            sleep(pause).await;
+        }
+    }
+
+    async fn acquire(&mut self, request: &Acquire, limit: Duration) -> Timed<Acquired> {
+        let deadline = Deadline::new(self.clock, limit);
+        let answer = self
+            .call_and_wake(deadline, |store| {
+                store.acquisition(request, deadline.left())
+            })
+            .await;
+        let acquired = answer.reply.and_then(|rows| acquired(&rows));
+        let reply = match acquired {
+            Ok(acquired) => acquired,
+            Err(Failure::Missing) => Acquired::Refused(Refusal::Changed),
+            Err(Failure::Locked) => Acquired::Refused(Refusal::Locked {
+                by: "another process, which keeps the whole file locked".to_owned(),
+            }),
+            Err(failure) => Acquired::Unknown(self.given_up(failure)),
+        };
+        let sent_at = answer.sent_at;
+        Timed { sent_at, reply }
+    }
+
+    async fn renew(&mut self, term: &Term, terms: &Terms, limit: Duration) -> Timed<Renewed> {
+        let same_token = format!("token = {}", term.token);
+        let wanted = (term.slot, term.holder, Some(term.token));
+        self.renewal(wanted, &same_token, terms, Deadline::new(self.clock, limit))
+            .await
+    }
+
+    async fn settle(&mut self, request: &Acquire, limit: Duration) -> Timed<Renewed> {
+        let deadline = Deadline::new(self.clock, limit);
+        let wanted = (request.slot, request.holder, None);
+        // Any token, but only where the acquisition was to be.
+        let server = sql::text(&request.server_incarnation.0);
+        let same_server = format!(":incarnation = {server}");
+        let settled = self
+            .renewal(wanted, &same_server, &request.terms, deadline)
+            .await;
+        if settled.reply != Renewed::Lost(Loss::Closed) {
+            return settled;
+        }
+        // Taken and broken before anybody knew: nothing runs under it.
+        let incarnation = &request.server_incarnation;
+        let released = self
+            .give_back(request.slot, request.holder, "1", incarnation, deadline)
+            .await;
+        match released {
+            Released::Unknown(unknown) => Timed {
+                reply: Renewed::Unknown(unknown),
+                ..settled
+            },
+            Released::Done | Released::NotOurs => settled,
+        }
+    }
+
+    async fn check(&mut self, term: &Term, limit: Duration) -> Renewed {
+        let deadline = Deadline::new(self.clock, limit);
+        let slot = term.slot.to_string();
+        let build = |store: &Self| store.message(sql::CHECK, &[("slot", &slot)]);
+        let answer = self.call(deadline, build).await;
+        self.held(answer.reply, term.holder, Some(term.token))
+    }
+
+    async fn release(
+        &mut self,
+        term: &Term,
+        incarnation: &Incarnation,
+        limit: Duration,
+    ) -> Released {
+        let same_token = format!("token = {}", term.token);
+        let deadline = Deadline::new(self.clock, limit);
+        self.give_back(term.slot, term.holder, &same_token, incarnation, deadline)
+            .await
+    }
+
+    async fn release_attempt(&mut self, attempt: &Attempt, limit: Duration) -> Released {
+        let deadline = Deadline::new(self.clock, limit);
+        let mut last = Released::NotOurs;
+        for sixteenths in LOOKS {
+            deadline.after(sixteenths, limit).await;
+            let (slot, holder) = (attempt.slot, attempt.holder);
+            let within = deadline.at_most(limit / 3);
+            last = self
+                .give_back(slot, holder, "1", &attempt.incarnation, within)
+                .await;
+            if last == Released::Done {
+                break;
+            }
+        }
+        last
+    }
+
+    fn because(&mut self, why: &str) {
+        why.clone_into(&mut self.why);
+    }
+
+    /// There is no server.
+    fn finds_lost_clients(&self) -> bool {
+        false
+    }
+
+    fn watch(&self) -> SqliteWatch {
+        SqliteWatch::start(self.link.path(), &self.name, self.clock)
+    }
+}
+
+impl SqliteStore {
     fn observed(&mut self, rows: &Rows, sent_at: BootInstant) -> Result<Observation, Failure> {
         let first = last(rows)?;
-        let wall_us = first.there("now_us")?;
-        self.seen_time = Some(SeenTime { sent_at, wall_us });
+        let database_us = first.there("now_us")?;
+        self.seen_time = Some(SeenTime {
+            sent_at,
+            database_us,
+        });
         let paused = first.flag("paused")?;
         let reason = first.text("pause_reason")?.unwrap_or_default();
         let mut records = Vec::new();
@@ -67,33 +190,6 @@ impl SqliteStore {
         }
     }
 
-    pub(super) async fn acquire_call(
-        &mut self,
-        request: &Acquire,
-        limit: Duration,
-    ) -> Timed<Acquired> {
-        let deadline = Deadline::new(self.clock, limit);
-        let answer = self
-            .call_and_wake(deadline, |store| {
-                store.acquisition(request, deadline.left())
-            })
-            .await;
-        let acquired = match answer.reply {
-            Ok(rows) => acquired(&rows),
-            Err(failure) => Err(failure),
-        };
-        let reply = match acquired {
-            Ok(acquired) => acquired,
-            Err(Failure::Missing) => Acquired::Refused(Refusal::Changed),
-            Err(Failure::Locked) => Acquired::Refused(Refusal::Locked {
-                by: "another process, which keeps the whole file locked".to_owned(),
-            }),
-            Err(failure) => Acquired::Unknown(self.given_up(failure)),
-        };
-        let sent_at = answer.sent_at;
-        Timed { sent_at, reply }
-    }
-
     fn acquisition(&self, request: &Acquire, left: Duration) -> String {
         let terms = &request.terms;
         let (take, token, revision, row_incarnation) = match &request.expected {
@@ -111,6 +207,10 @@ impl SqliteStore {
         let same_server = ours == Some(request.server_incarnation.0.as_str());
         let (above_count, above_same) = above(request);
         let (floor, jump) = token_rule(request);
+        let now = (self.clock)();
+        let not_after = self
+            .seen_time
+            .map_or(i64::MAX, |seen| seen.given_up(now, left));
         let allowed = sql::fill(sql::ALLOWED, &[("above_same", &above_same)]);
         let allowed = if same_server { allowed } else { "0".to_owned() };
         let new_token = sql::fill(sql::NEW_TOKEN, &[("floor", &floor), ("jump", jump)]);
@@ -135,54 +235,9 @@ impl SqliteStore {
             ("revision", &revision.to_string()),
             ("row_incarnation", &sql::text(row_incarnation)),
             ("above_count", &above_count),
-            (
-                "not_after",
-                &not_after(self.seen_time, (self.clock)(), left),
-            ),
+            ("not_after", &not_after.to_string()),
         ];
         self.message(&take, values)
-    }
-
-    pub(super) async fn renew_call(
-        &mut self,
-        term: &Term,
-        terms: &Terms,
-        limit: Duration,
-    ) -> Timed<Renewed> {
-        let same_token = format!("token = {}", term.token);
-        let wanted = (term.slot, term.holder, Some(term.token));
-        self.renewal(wanted, &same_token, terms, Deadline::new(self.clock, limit))
-            .await
-    }
-
-    pub(super) async fn settle_call(
-        &mut self,
-        request: &Acquire,
-        limit: Duration,
-    ) -> Timed<Renewed> {
-        let deadline = Deadline::new(self.clock, limit);
-        let wanted = (request.slot, request.holder, None);
-        // Any token, but only where the acquisition was to be.
-        let server = sql::text(&request.server_incarnation.0);
-        let same_server = format!(":incarnation = {server}");
-        let settled = self
-            .renewal(wanted, &same_server, &request.terms, deadline)
-            .await;
-        if settled.reply != Renewed::Lost(Loss::Closed) {
-            return settled;
-        }
-        // Taken and broken before anybody knew: nothing runs under it.
-        let incarnation = &request.server_incarnation;
-        let released = self
-            .give_back(request.slot, request.holder, "1", incarnation, deadline)
-            .await;
-        match released {
-            Released::Unknown(unknown) => Timed {
-                reply: Renewed::Unknown(unknown),
-                ..settled
-            },
-            Released::Done | Released::NotOurs => settled,
-        }
     }
 
     async fn renewal(
@@ -208,14 +263,6 @@ impl SqliteStore {
         Timed { sent_at, reply }
     }
 
-    pub(super) async fn check_call(&mut self, term: &Term, limit: Duration) -> Renewed {
-        let deadline = Deadline::new(self.clock, limit);
-        let slot = term.slot.to_string();
-        let build = |store: &Self| store.message(sql::CHECK, &[("slot", &slot)]);
-        let answer = self.call(deadline, build).await;
-        self.held(answer.reply, term.holder, Some(term.token))
-    }
-
     /// What a row that was renewed or looked at says to its holder.
     fn held(
         &self,
@@ -237,44 +284,6 @@ impl SqliteStore {
             Err(Failure::Missing) => Renewed::Lost(Loss::Missing),
             Err(failure) => Renewed::Unknown(self.given_up(failure)),
         }
-    }
-
-    pub(super) async fn release_call(
-        &mut self,
-        term: &Term,
-        incarnation: &Incarnation,
-        limit: Duration,
-    ) -> Released {
-        let same_token = format!("token = {}", term.token);
-        let deadline = Deadline::new(self.clock, limit);
-        self.give_back(term.slot, term.holder, &same_token, incarnation, deadline)
-            .await
-    }
-
-    pub(super) async fn release_attempt_call(
-        &mut self,
-        attempt: &Attempt,
-        limit: Duration,
-    ) -> Released {
-        let deadline = Deadline::new(self.clock, limit);
-        let mut last = Released::NotOurs;
-        for sixteenths in LOOKS {
-            sleep(
-                deadline
-                    .left()
-                    .saturating_sub(limit * (16 - sixteenths) / 16),
-            )
-            .await;
-            let (slot, holder) = (attempt.slot, attempt.holder);
-            let within = deadline.at_most(limit / 3);
-            last = self
-                .give_back(slot, holder, "1", &attempt.incarnation, within)
-                .await;
-            if last == Released::Done {
-                break;
-            }
-        }
-        last
     }
 
     async fn give_back(
@@ -321,24 +330,6 @@ fn elsewhere() -> Failure {
     })
 }
 
-/// How many rows there must be above our slots, and that each is as watched.
-fn above(request: &Acquire) -> (String, String) {
-    let rows: Vec<String> = request
-        .above
-        .iter()
-        .map(|above| format!("({}, {}, {})", above.slot, above.token, above.revision))
-        .collect();
-    let same = if rows.is_empty() {
-        "0".to_owned()
-    } else {
-        format!(
-            "(a.slot, a.token, a.revision) in (values {})",
-            rows.join(", ")
-        )
-    };
-    (rows.len().to_string(), same)
-}
-
 /// The least that a new token may be, and what is added (contract, section 4):
 /// there are no timelines here, so in doubt it is as on the first one. In any
 /// case it lies above what the contender itself has seen.
@@ -353,17 +344,6 @@ fn token_rule(request: &Acquire) -> (String, &'static str) {
         Expected::Unchanged { .. } => ("1", "0"),
     };
     (format!("max({floor}, {seen})"), jump)
-}
-
-/// When the acquisition counts as given up, on the wall clock as it was at
-/// the last poll (see the Postgres store).
-fn not_after(seen: Option<SeenTime>, now: BootInstant, left: Duration) -> String {
-    let Some(seen) = seen else {
-        return i64::MAX.to_string();
-    };
-    let later = now.saturating_since(seen.sent_at) + left;
-    let later = i64::try_from(later.as_micros()).unwrap_or(i64::MAX);
-    seen.wall_us.saturating_add(later).to_string()
 }
 
 fn acquired(rows: &Rows) -> Result<Acquired, Failure> {

@@ -5,15 +5,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Either, Row};
+use sqlx::{ConnectOptions, Row};
 use tokio::time::timeout;
 
 use super::host::{self, FileId, Host, wrong};
 use crate::lease::record::{Fault, Unknown};
 use crate::store::columns::{Columns, unreadable};
 use crate::store::deadline::Deadline;
+use crate::store::message::collect;
 
 /// The rows of each statement of a message.
 pub(super) type Rows = Vec<Vec<SqliteRow>>;
@@ -194,19 +194,6 @@ pub(super) async fn send(
         Ok(Err(error)) => Err(failure(&error, path)),
         Err(_elapsed) => Err(no_answer(path).into()),
     }
-}
-
-async fn collect(connection: &mut SqliteConnection, sql: String) -> Result<Rows, sqlx::Error> {
-    let (mut rows, mut current) = (Vec::new(), Vec::new());
-    // Audited: every value in it is a literal made by `sql::text` or a number.
-    let mut answers = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(connection);
-    while let Some(answer) = answers.try_next().await? {
-        match answer {
-            Either::Left(_statement_done) => rows.push(std::mem::take(&mut current)),
-            Either::Right(row) => current.push(row),
-        }
-    }
-    Ok(rows)
 }
 
 /// Looks at the file: whether it is ours, of this host, and which one.

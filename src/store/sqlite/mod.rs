@@ -15,19 +15,17 @@ mod sql;
 mod watch;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use self::host::Host;
 use self::link::{Failure, Link, Make, Rows};
 pub use self::watch::SqliteWatch;
-use super::deadline::Deadline;
+use super::deadline::{Deadline, SeenTime};
 use super::settings::{SettingsError, one_line};
-use super::{Attempt, Clock, Store, Timed};
-use crate::lease::ids::{Incarnation, LeaseName};
-use crate::lease::record::{Acquire, Acquired, Observed, Released, Renewed, Term, Terms, Unknown};
-use crate::lease::time::BootInstant;
+use super::{Clock, Timed};
+use crate::lease::ids::LeaseName;
+use crate::lease::record::Unknown;
 
 /// Which file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -71,13 +69,6 @@ pub struct SqliteStore {
     clock: Clock,
     why: String,
     seen_time: Option<SeenTime>,
-}
-
-/// The wall clock when a poll was answered.
-#[derive(Debug, Clone, Copy)]
-struct SeenTime {
-    sent_at: BootInstant,
-    wall_us: i64,
 }
 
 impl SqliteStore {
@@ -143,22 +134,6 @@ impl SqliteStore {
         failure.unknown(self.link.path())
     }
 
-    async fn init_call(&mut self, limit: Duration) -> Result<(), Unknown> {
-        let deadline = Deadline::new(self.clock, limit);
-        loop {
-            let failure = match self.init_once(deadline).await {
-                Ok(()) => return Ok(()),
-                Err(failure) => failure,
-            };
-            // Somebody else makes it at the same time.
-            let pause = Duration::from_millis(rand::random_range(5..=50));
-            if failure != Failure::Locked || pause >= deadline.left() {
-                return Err(self.given_up(failure));
-            }
-            tokio::time::sleep(pause).await;
-        }
-    }
-
     async fn init_once(&mut self, deadline: Deadline) -> Result<(), Failure> {
         match self.link.connect(deadline).await {
             // It is there, and ours.
@@ -173,60 +148,6 @@ impl SqliteStore {
         link::send(&mut connection, sql, self.link.path(), deadline).await?;
         watch::wake(self.link.path());
         Ok(())
-    }
-}
-
-impl Store for SqliteStore {
-    type Watch = SqliteWatch;
-
-    async fn observe(&mut self, limit: Duration) -> Observed {
-        self.observe_call(limit).await
-    }
-
-    async fn init(&mut self, limit: Duration) -> Result<(), Unknown> {
-        self.init_call(limit).await
-    }
-
-    async fn acquire(&mut self, request: &Acquire, limit: Duration) -> Timed<Acquired> {
-        self.acquire_call(request, limit).await
-    }
-
-    async fn renew(&mut self, term: &Term, terms: &Terms, limit: Duration) -> Timed<Renewed> {
-        self.renew_call(term, terms, limit).await
-    }
-
-    async fn settle(&mut self, request: &Acquire, limit: Duration) -> Timed<Renewed> {
-        self.settle_call(request, limit).await
-    }
-
-    async fn check(&mut self, term: &Term, limit: Duration) -> Renewed {
-        self.check_call(term, limit).await
-    }
-
-    async fn release(
-        &mut self,
-        term: &Term,
-        incarnation: &Incarnation,
-        limit: Duration,
-    ) -> Released {
-        self.release_call(term, incarnation, limit).await
-    }
-
-    async fn release_attempt(&mut self, attempt: &Attempt, limit: Duration) -> Released {
-        self.release_attempt_call(attempt, limit).await
-    }
-
-    fn because(&mut self, why: &str) {
-        why.clone_into(&mut self.why);
-    }
-
-    /// There is no server.
-    fn finds_lost_clients(&self) -> bool {
-        false
-    }
-
-    fn watch(&self) -> SqliteWatch {
-        SqliteWatch::start(self.link.path(), &self.name, self.clock)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::host::Host;
-pub(super) use crate::store::template::{Values, fill};
+pub(super) use crate::store::message::{Values, fill};
 
 /// The version that this leasewrap makes and needs.
 pub(super) const VERSION: i64 = 1;

@@ -44,14 +44,6 @@ pub fn all() -> impl Iterator<Item = Stat> {
         .filter_map(read)
 }
 
-/// `pid name`, for people.
-pub fn describe(pid: i32) -> String {
-    match read(pid) {
-        Some(found) => format!("{pid} {}", found.name),
-        None => pid.to_string(),
-    }
-}
-
 fn read_into<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
     let mut file = File::open(path).ok()?;
     // One read: the kernel writes the whole line at once.

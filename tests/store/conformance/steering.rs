@@ -1,6 +1,6 @@
 //! What operators do.
 
-use leasewrap::lease::ids::{Label, Slot, Token};
+use leasewrap::lease::ids::{Label, LeaseName, Slot, Token};
 use leasewrap::lease::record::{Acquired, Loss, Observed, Refusal, Renewed, RequestKind, Term};
 use leasewrap::store::Store;
 use leasewrap::store::admin::{Admin, Closed, SlotState, What};
@@ -118,7 +118,10 @@ pub async fn a_closed_token_is_lost(bench: Bench) {
     granted(one.renew(&next).await);
 }
 
-pub async fn status_and_history_tell(bench: Bench) {
+pub async fn status_and_history_tell(mut bench: Bench) {
+    // As if it held places of a statement.
+    let odd = format!("{} :now 'and' :name\\", bench.name);
+    bench.name = LeaseName::new(odd).expect("a name");
     let (mut one, mut two) = (bench.contender("one"), bench.contender("two"));
     let name = bench.name.clone();
     let none = two.store.status(Some(&name), LIMIT).await.expect("status");

@@ -147,6 +147,19 @@ fn a_lost_client_holds_the_row_for_the_ttl_at_most() {
         session.run(&fence(&bench, term.token.0));
         assert!(session.run(show).starts_with("2s "), "a stricter one stays");
         session.run("commit");
+        // What is asked for stays, whoever asks again, and comes later too.
+        let held = fence(&bench, term.token.0).replace(')', ", '9s')");
+        for calls in [
+            [&held, &fence(&bench, term.token.0)],
+            [&fence(&bench, term.token.0), &held],
+        ] {
+            session.run("begin");
+            for call in calls {
+                session.run(call);
+            }
+            assert!(session.run(show).starts_with("9s "), "{calls:?}");
+            session.run("commit");
+        }
         let mut lost = Client::new(server::shared()).await;
         lost.ok("begin").await;
         lost.ok(&fence(&bench, term.token.0).replace(')', ", '100ms')"))

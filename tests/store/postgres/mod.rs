@@ -10,6 +10,7 @@ mod limits;
 mod login;
 mod pooled;
 mod rights;
+mod standbys;
 
 use std::sync::OnceLock;
 

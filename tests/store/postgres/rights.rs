@@ -1,12 +1,13 @@
 //! Who may do what, and what stands in the way.
 
+use leasewrap::lease::ids::LeaseName;
 use leasewrap::lease::record::{Fault, Observed};
-use leasewrap::store::Store;
 use leasewrap::store::admin::Admin;
+use leasewrap::store::{AnyStore, Store};
 
 use super::set_up;
 use crate::bench::{self, Bench, LIMIT, run};
-use crate::support::server::{Options, Server};
+use crate::support::server::{self, Options, Server};
 
 #[test]
 fn the_narrow_rights_are_enough_and_less_is_told() {
@@ -42,6 +43,11 @@ fn the_narrow_rights_are_enough_and_less_is_told() {
         one.store.pause(&name, "", LIMIT).await.expect("paused");
         one.store.resume(&name, LIMIT).await.expect("resumed");
         one.store.init(LIMIT).await.expect("it is there");
+        let AnyStore::Postgres(doctor) = &mut one.store else {
+            panic!("another store")
+        };
+        let commit = doctor.durable_commit(LIMIT).await.expect("asked");
+        assert!(commit.is_some(), "what a commit takes is measured");
         assert_eq!(
             one.store
                 .history(Some(&name), None, LIMIT)
@@ -173,5 +179,24 @@ fn a_read_only_default_is_a_read_only_server() {
             panic!("{taken:?}")
         };
         assert_eq!(said.fault, Fault::ReadOnly, "{said:?}");
+    });
+}
+
+#[test]
+fn a_name_that_the_database_has_no_letters_for_is_told() {
+    let server = server::shared();
+    server.psql(
+        "create database latin encoding 'LATIN1' template template0 lc_collate 'C' lc_ctype 'C'",
+    );
+    let settings = bench::settings(&server.url_of("postgres", "latin"), "leasewrap");
+    set_up(&settings);
+    let mut bench = Bench::new(settings);
+    bench.name = LeaseName::new("\u{96ea}").expect("a name");
+    run(async {
+        let Observed::Unknown(said) = bench.store().observe(LIMIT).await else {
+            panic!("it was looked for")
+        };
+        assert_eq!(said.fault, Fault::Final, "{said:?}");
+        assert!(said.message.contains("LATIN1"), "{said:?}");
     });
 }

@@ -52,6 +52,7 @@ fn what_cannot_be_done_is_refused() {
     let cases: &[(&str, Variables, &str)] = &[
         ("postgres://a:0", &[], "1 to 65535"),
         ("postgres://a:70000", &[], "port=70000"),
+        ("postgres://u:s3cret/d", &[], "port=… cannot"),
         ("postgres://a,b,c?port=1,2", &[], "one for each host"),
         ("postgres://a,b?hostaddr=10.0.0.1", &[], "as many of one"),
         ("postgres://a?hostaddr=b", &[], "IP address"),
@@ -112,4 +113,19 @@ fn options_are_read_as_the_server_reads_them() {
 fn a_password_is_taken_out_of_messages() {
     let targets = resolved("postgres://u:hunter2@a", &[]).expect("it is right");
     assert_eq!(targets[0].scrubbed("no hunter2 here"), "no … here");
+}
+
+#[test]
+fn the_default_socket_is_localhost_for_the_password_file() {
+    let names = |hosts: &str| {
+        let places = places(Some(hosts), None, None).expect("places");
+        places
+            .into_iter()
+            .map(|place| place.name)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        names("/tmp,/var/run/postgresql/,/run/mine,h,"),
+        ["localhost", "localhost", "/run/mine", "h", "localhost"]
+    );
 }

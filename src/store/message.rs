@@ -1,6 +1,11 @@
-//! SQL with named places.
+//! Messages to a database: SQL with named places, and the rows that come back.
 
 use std::fmt::Write;
+
+use futures_util::TryStreamExt;
+use sqlx::{AssertSqlSafe, Database, Either, Executor};
+
+use crate::lease::record::Acquire;
 
 /// What stands for `:name` in a constant.
 pub(in crate::store) type Values<'a> = [(&'a str, &'a str)];
@@ -34,6 +39,41 @@ pub(in crate::store) fn fill(sql: &str, values: &Values<'_>) -> String {
     }
     filled.push_str(rest);
     filled
+}
+
+/// Of the rows of a lease `a`: how many there must be above our slots, and
+/// what tells that one of them is as it was watched.
+pub(in crate::store) fn above(request: &Acquire) -> (String, String) {
+    let rows: Vec<String> = request
+        .above
+        .iter()
+        .map(|above| format!("({}, {}, {})", above.slot, above.token, above.revision))
+        .collect();
+    let same = if rows.is_empty() {
+        "false".to_owned()
+    } else {
+        let rows = rows.join(", ");
+        format!("(a.slot, a.token, a.revision) in (values {rows})")
+    };
+    (rows.len().to_string(), same)
+}
+
+/// Sends one message; the rows of each of its statements.
+pub(in crate::store) async fn collect<'c, D: Database>(
+    connection: impl Executor<'c, Database = D>,
+    sql: String,
+) -> Result<Vec<Vec<D::Row>>, sqlx::Error> {
+    let (mut rows, mut current) = (Vec::new(), Vec::new());
+    // Audited: every value in it is a literal made by a store's `sql::text`,
+    // or a number.
+    let mut answers = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(connection);
+    while let Some(answer) = answers.try_next().await? {
+        match answer {
+            Either::Left(_statement_done) => rows.push(std::mem::take(&mut current)),
+            Either::Right(row) => current.push(row),
+        }
+    }
+    Ok(rows)
 }
 
 #[cfg(test)]
