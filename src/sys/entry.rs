@@ -5,7 +5,7 @@
 //! get all of these as leasewrap got them. So the program starts here, and
 //! records what it was given before anything changes it.
 
-use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int};
+use std::ffi::{CStr, CString, OsString, c_char, c_int};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::ptr;
 use std::sync::OnceLock;
@@ -98,7 +98,7 @@ pub fn hide_passwords() {
             text.strip_prefix_mut(b"--db=")
         };
         if let Some(url) = url {
-            for span in password_spans(OsStr::from_bytes(url)) {
+            for span in password_spans(url) {
                 url[span].fill(b'*');
             }
         }
@@ -154,40 +154,45 @@ impl StripPrefixMut for [u8] {
     }
 }
 
-/// Where the passwords stand in a database URL: between the colon and the at
-/// sign of `scheme://user:password@host` (the last one, should a badly quoted
-/// password hold another), and after `password=` (`sslpassword=` too).
-pub fn password_spans(url: &OsStr) -> Vec<std::ops::Range<usize>> {
-    let bytes = url.as_bytes();
+/// Where the passwords of a database URL stand, whatever is wrong with it:
+/// rather too much is hidden than too little. That is between the colon and
+/// the last at sign of `scheme://user:password@host`, and the value of each
+/// parameter whose name ends with `password`, or cannot be read at a glance.
+pub fn password_spans(url: &[u8]) -> Vec<std::ops::Range<usize>> {
     let mut spans = Vec::new();
-    let find = |from: usize, needle: &[u8]| {
-        bytes[from..]
-            .windows(needle.len())
-            .position(|window| window == needle)
-            .map(|at| from + at)
-    };
-    if let Some(scheme) = find(0, b"://") {
-        let start = scheme + 3;
-        let query = find(start, b"?").unwrap_or(bytes.len());
-        if let Some(at) = bytes[start..query].iter().rposition(|byte| *byte == b'@') {
-            let user = &bytes[start..start + at];
-            if let Some(colon) = user.iter().position(|byte| *byte == b':') {
-                spans.push(start + colon + 1..start + at);
-            }
-        }
+    if let Some(at) = url.iter().rposition(|byte| *byte == b'@') {
+        let scheme = url[..at].windows(3).position(|window| window == b"://");
+        let start = scheme.map_or(0, |scheme| scheme + 3);
+        let colon = url[start..at].iter().position(|byte| *byte == b':');
+        spans.extend(colon.map(|colon| start + colon + 1..at));
     }
     let mut from = 0;
-    while let Some(at) = find(from, b"password=") {
-        let start = at + b"password=".len();
-        // A URL's query goes on at `&`, a keyword string at a blank.
-        let end = bytes[start..]
-            .iter()
-            .position(|byte| matches!(byte, b'&' | b' '))
-            .map_or(bytes.len(), |end| start + end);
-        spans.push(start..end);
-        from = end;
+    for parameter in url.split(|byte| *byte == b'&') {
+        let end = from + parameter.len();
+        spans.extend(secret_of(parameter).map(|value| from + value..end));
+        from = end + 1;
     }
     spans
+}
+
+/// Where the value of a `…password=value` or `na%6De=value` begins.
+fn secret_of(parameter: &[u8]) -> Option<usize> {
+    const NAME: &[u8] = b"password";
+    let named = (0..parameter.len()).find_map(|at| {
+        let end = at + NAME.len();
+        let name = parameter.get(at..end)?;
+        let after = parameter[end..].iter().position(|byte| *byte != b' ')?;
+        (name.eq_ignore_ascii_case(NAME) && parameter[end + after] == b'=')
+            .then_some(end + after + 1)
+    });
+    named.or_else(|| {
+        let name = parameter.iter().rposition(|byte| *byte == b'?');
+        let name = name.map_or(0, |before| before + 1);
+        let length = parameter[name..].iter().position(|byte| *byte == b'=')?;
+        parameter[name..name + length]
+            .contains(&b'%')
+            .then_some(name + length + 1)
+    })
 }
 
 #[cfg(test)]
@@ -206,14 +211,22 @@ mod tests {
                 "postgres:///db?user=u&password=******&sslmode=require",
             ),
             (
-                "host=h password=secret dbname=d",
-                "host=h password=****** dbname=d",
+                "host=h password = 'my secret' dbname=d",
+                "host=h password =*********************",
             ),
+            ("postgres://u:s?c/r#t@h/db", "postgres://u:*******@h/db"),
+            (
+                "postgres:///db?SslPassword=a b?c",
+                "postgres:///db?SslPassword=*****",
+            ),
+            ("postgres:///db?pass%77ord=a", "postgres:///db?pass%77ord=*"),
+            ("postgres://%2Frun/db?user=u", "postgres://%2Frun/db?user=u"),
+            ("/run/password", "/run/password"),
             ("sqlite:/tmp/x", "sqlite:/tmp/x"),
             ("", ""),
         ] {
             let mut bytes = url.as_bytes().to_vec();
-            for span in password_spans(OsStr::new(url)) {
+            for span in password_spans(url.as_bytes()) {
                 bytes[span].fill(b'*');
             }
             assert_eq!(String::from_utf8_lossy(&bytes), hidden);
