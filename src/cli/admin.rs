@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::args::db::{DbArgs, DbOptions};
+use super::args::db::DbArgs;
+use super::args::usage::UsageError;
 use super::args::values;
 use super::named::NameArgs;
 use super::{database, say};
@@ -26,7 +27,7 @@ pub struct AdminArgs {
         env = "LEASEWRAP_CALL_TIMEOUT",
         hide_env_values = true
     )]
-    #[arg(default_value = "6s", value_parser = values::duration)]
+    #[arg(default_value = "6s", value_parser = values::positive_duration)]
     call_timeout: Duration,
 }
 
@@ -79,6 +80,12 @@ impl Failed {
     }
 }
 
+impl From<UsageError> for Failed {
+    fn from(error: UsageError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
 impl AdminArgs {
     /// Runs `work` with the store; its result is the exit code. `name` is
     /// the lease that it is about, where it is about one.
@@ -122,10 +129,7 @@ fn run(
     name: Option<&LeaseName>,
     work: impl AsyncFnOnce(&mut Admins) -> Result<u8, Failed>,
 ) -> Result<u8, Failed> {
-    let options: DbOptions = db
-        .check()
-        .map_err(|error| Failed::usage(error.to_string()))?;
-    let settings = database::settings(&options).map_err(|refused| refused.failed())?;
+    let settings = database::settings(&db.check()?)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();

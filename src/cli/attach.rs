@@ -1,5 +1,6 @@
 //! `attach`: the guard's half, in the worker's container.
 
+use super::admin::Failed;
 use super::args::sidecar::{AttachArgs, AttachOptions};
 use super::run;
 use crate::exit::{self, ExitCodes};
@@ -17,7 +18,7 @@ impl AttachArgs {
     pub fn perform(self) -> u8 {
         let options = match self.check() {
             Ok(options) => options,
-            Err(error) => return super::args::Refused::Usage(error).tell(),
+            Err(error) => return Failed::from(error).tell(),
         };
         if let Err(error) = listening::check(&options.socket) {
             return run::no_socket(&error);

@@ -7,37 +7,11 @@ use crate::store::StoreSettings;
 use crate::store::settings::{Given, SettingsError, Surroundings};
 use crate::sys::environment;
 
-/// Why there is no store.
-pub struct Refused(SettingsError);
-
-impl Refused {
-    /// Says it and returns the exit code: what is wrong on the command line
-    /// is a usage error, a file that cannot be read is not.
-    pub fn tell(&self) -> u8 {
-        self.failed().tell()
-    }
-
-    /// The same, for a command that tells it itself.
-    pub fn failed(&self) -> Failed {
-        let code = match self.0 {
-            SettingsError::File { .. } => exit::DATABASE,
-            SettingsError::Nothing
-            | SettingsError::Url { .. }
-            | SettingsError::Schema { .. }
-            | SettingsError::Sqlite { .. } => exit::USAGE,
-        };
-        Failed {
-            message: self.0.to_string(),
-            code,
-        }
-    }
-}
-
 /// What is needed to reach the database. To be called before there are threads.
 ///
 /// # Errors
-/// [`Refused`]: a URL or file that cannot be used.
-pub fn settings(options: &DbOptions) -> Result<StoreSettings, Refused> {
+/// A URL or file that cannot be used.
+pub fn settings(options: &DbOptions) -> Result<StoreSettings, Failed> {
     let urls: Vec<String>;
     let given = match &options.source {
         DbSource::Urls(given) => {
@@ -46,11 +20,27 @@ pub fn settings(options: &DbOptions) -> Result<StoreSettings, Refused> {
         }
         DbSource::File(path) => Given::File(path),
     };
-    let settings = StoreSettings::new(given, &options.schema, surroundings()).map_err(Refused)?;
+    let settings = StoreSettings::new(given, &options.schema, surroundings()).map_err(refused)?;
     if settings.trusts_own_roots_only() {
         environment::distrust_system_roots();
     }
     Ok(settings)
+}
+
+/// What is wrong on the command line is a usage error, a file that cannot be
+/// read is not.
+fn refused(error: SettingsError) -> Failed {
+    let code = match error {
+        SettingsError::File { .. } => exit::DATABASE,
+        SettingsError::Nothing
+        | SettingsError::Url { .. }
+        | SettingsError::Schema { .. }
+        | SettingsError::Sqlite { .. } => exit::USAGE,
+    };
+    Failed {
+        message: error.to_string(),
+        code,
+    }
 }
 
 fn surroundings() -> Surroundings {

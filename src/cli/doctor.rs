@@ -57,7 +57,7 @@ impl Doctor {
     pub fn perform(self) -> u8 {
         let timing = match self.timing.check() {
             Ok(timing) => timing,
-            Err(error) => return Failed::usage(error.to_string()).tell(),
+            Err(error) => return Failed::from(error).tell(),
         };
         // Nothing is written under this name: it is for the notification.
         let probe = match LeaseName::new(format!("doctor {:016x}", rand::random::<u64>())) {

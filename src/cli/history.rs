@@ -76,7 +76,8 @@ impl History {
 
 #[derive(Debug, Serialize)]
 struct View<'a> {
-    now: String,
+    /// The database's clock; `null` where there is no schema yet.
+    now: Option<String>,
     terms: Vec<TermView<'a>>,
     events: Vec<EventView<'a>>,
 }
@@ -132,7 +133,7 @@ impl<'a> View<'a> {
             why: &event.why,
         };
         Self {
-            now: instant(now),
+            now: (now.0 != 0).then(|| instant(now)),
             terms: terms.iter().map(term).collect(),
             events: events.iter().map(event).collect(),
         }

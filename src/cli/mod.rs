@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 
 use self::args::Parsed;
 use crate::sys::{entry, process};
+use crate::telemetry::format::one_line;
 
 pub mod admin;
 pub mod args;
@@ -33,10 +34,11 @@ pub mod step_down;
 pub mod terms;
 pub mod timeline;
 
-/// One line on stderr from a command that has no log (yet). That nobody
-/// reads it (closed, broken) is no failure.
+/// One line on stderr from a command that has no log (yet), whatever a path
+/// or a server has put into it. That nobody reads it (closed, broken) is no
+/// failure.
 pub fn say(line: &str) {
-    drop(writeln!(io::stderr().lock(), "{line}"));
+    drop(writeln!(io::stderr().lock(), "{}", one_line(line)));
 }
 
 /// Output of a command on stdout; the result is the exit code. A reader that

@@ -137,9 +137,9 @@ pub fn table(headings: &[&str], rows: &[Row], paint: Paint) -> String {
         .collect()
 }
 
-/// A cell: one line, not too long.
-fn short(cell: &str, most: usize) -> String {
-    let line = one_line(cell);
+/// One line of at most so many characters.
+pub fn short(text: &str, most: usize) -> String {
+    let line = one_line(text);
     match line.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,

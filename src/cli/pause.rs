@@ -62,16 +62,19 @@ impl Pause {
             async |admins: &mut Admins, name: &LeaseName| {
                 let paused = admins.store.pause(name, &reason, admins.limit).await;
                 let new = paused.map_err(|unknown| Failed::call("pause the lease", &unknown))?;
-                let mut said = if new {
+                let said = if new {
                     format!(
                         "{name}: paused; nobody can take it until leasewrap resume --name {name}\n"
                     )
                 } else {
                     format!("{name}: was paused already; the reason is changed\n")
                 };
-                if go {
-                    said += &step_down(admins, name, None, wait).await?;
+                // It is so, whatever comes of the rest.
+                let code = print(said.as_bytes());
+                if !go || code != 0 {
+                    return Ok(code);
                 }
+                let said = step_down(admins, name, None, wait).await?;
                 Ok(print(said.as_bytes()))
             },
         )

@@ -87,6 +87,9 @@ fn failed(error: &ProtectError) -> Failed {
         ProtectError::NotProtectable(table) => Failed::refused(format!(
             "protect: {table} is no table that can have a trigger; nothing was done"
         )),
+        ProtectError::Own(table) => Failed::refused(format!(
+            "protect: {table} is leasewrap's own, and nobody could take a lease any more; nothing was done"
+        )),
         ProtectError::NoSuchRole(role) => Failed::refused(format!(
             "protect: there is no role {role}; nothing was done"
         )),

@@ -3,6 +3,7 @@
 //! thought of, and the guard is there before there is any thread.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Runtime;
 
+use super::admin::Failed;
 use super::args::run::RunOptions;
 use super::database;
 use super::ending::{Record, Teller};
@@ -47,7 +49,7 @@ pub(super) enum Refused {
     /// 126 or 127.
     Command(Unusable),
     /// 2 or 123.
-    Database(database::Refused),
+    Database(Failed),
     /// 125.
     Failed(SysError),
     /// 125.
@@ -55,20 +57,19 @@ pub(super) enum Refused {
     /// 2 or 125.
     Socket(SocketError),
     /// 2.
-    NotifySocket,
+    NotifySocket(io::Error),
 }
 
 impl Refused {
     pub(super) fn tell(&self, options: &RunOptions) -> u8 {
         match self {
             Self::Socket(error) => no_socket(error),
-            Self::Database(refused) => refused.tell(),
+            Self::Database(failed) => failed.tell(),
             Self::Failed(error) => failed(error),
-            Self::NotifySocket => {
-                super::say(
-                    "leasewrap: --pass-notify: NOTIFY_SOCKET is no socket's address (at most \
-                     108 bytes of UTF-8); unset it",
-                );
+            Self::NotifySocket(error) => {
+                super::say(&format!(
+                    "leasewrap: NOTIFY_SOCKET cannot be used: {error}; unset it"
+                ));
                 exit::USAGE
             }
             Self::Listen(error) => {
@@ -93,7 +94,7 @@ impl Refused {
     }
 }
 
-pub(super) fn failed(error: &SysError) -> u8 {
+pub(super) fn failed(error: &impl Display) -> u8 {
     super::say(&format!("leasewrap: cannot {error}"));
     exit::FAILED
 }
@@ -115,6 +116,7 @@ pub(super) struct Prepared {
     pub(super) store: StoreSettings,
     pub(super) started: Started,
     pub(super) listener: Option<Listener>,
+    pub(super) notifier: Option<Notifier>,
     pub(super) notify_socket: Option<String>,
 }
 
@@ -128,6 +130,7 @@ pub(super) struct Started {
 fn prepare(options: &RunOptions) -> Result<Prepared, Refused> {
     let setup = setup(&options.command, options.pid_namespace).map_err(Refused::Command)?;
     let store = store(options)?;
+    let notifier = notifier()?;
     let notify_socket = notify_socket(options)?;
     let listener = listener(options)?;
     let started = start(options, &setup, &store).map_err(Refused::Failed)?;
@@ -136,21 +139,26 @@ fn prepare(options: &RunOptions) -> Result<Prepared, Refused> {
         store,
         started,
         listener,
+        notifier,
         notify_socket,
     })
 }
 
+/// Who tells the service manager, where there is one, how the keeper stands.
+pub(super) fn notifier() -> Result<Option<Notifier>, Refused> {
+    Notifier::new(|name| std::env::var_os(name), clock::now).map_err(Refused::NotifySocket)
+}
+
 /// What `--pass-notify` hands on.
 fn notify_socket(options: &RunOptions) -> Result<Option<String>, Refused> {
-    let given = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty());
-    let Some(given) = given.filter(|_| options.pass_notify) else {
+    let given = std::env::var_os("NOTIFY_SOCKET").filter(|_| options.pass_notify);
+    let Some(given) = given.filter(|socket| !socket.is_empty()) else {
         return Ok(None);
     };
-    // `sun_path` holds as much (unix(7)).
-    match given.into_string() {
-        Ok(socket) if socket.len() <= 108 => Ok(Some(socket)),
-        Ok(_) | Err(_) => Err(Refused::NotifySocket),
-    }
+    given.into_string().map(Some).map_err(|_| {
+        let error = io::Error::new(io::ErrorKind::InvalidInput, "it is not UTF-8");
+        Refused::NotifySocket(error)
+    })
 }
 
 /// The database, as a run speaks to it.
@@ -231,7 +239,7 @@ impl Prepared {
     pub(super) fn run(mut self, options: RunOptions) -> u8 {
         let telemetry = match Telemetry::start(&options.keep.log) {
             Ok(telemetry) => telemetry,
-            Err(error) => return failed(&SysError::on("start the log")(error)),
+            Err(error) => return self.give_up(&SysError::on("start the log")(error)),
         };
         // As late as it may be, before anything is taken: the guard tries
         // while all of the above is done.
@@ -239,15 +247,23 @@ impl Prepared {
             && let Some(probe) = guard.take_probe()
             && let Err(refusal) = probe.answer()
         {
-            if let GuardFrom::Child(guard) = self.started.guard {
-                guard.dismiss();
-            }
             telemetry.flush();
-            super::say(&format!("leasewrap: cannot {refusal}"));
-            return exit::FAILED;
+            return self.give_up(&refusal);
         }
+        let edges = match self.edges(&options, &telemetry) {
+            Ok(edges) => edges,
+            Err(error) => {
+                telemetry.flush();
+                return self.give_up(&error);
+            }
+        };
         let mut record = Record::new(&options);
-        match self.until_the_end(&options, &telemetry, &mut record) {
+        let teller = Teller::new(
+            &mut record,
+            edges.board,
+            telemetry.live(options.keep.name.clone()),
+        );
+        match self.until_the_end(&options, edges.runtime, edges.metrics, teller) {
             Ok(outcome) => record.end(&telemetry, &options, &outcome),
             Err(error) => {
                 telemetry.flush();
@@ -256,16 +272,46 @@ impl Prepared {
         }
     }
 
-    fn until_the_end(
-        self,
-        options: &RunOptions,
-        telemetry: &Telemetry,
-        record: &mut Record,
-    ) -> Result<Outcome, SysError> {
+    /// Before anything is taken. The guard is told that this is no crash.
+    fn give_up(self, why: &impl Display) -> u8 {
+        if let GuardFrom::Child(guard) = self.started.guard {
+            guard.dismiss();
+        }
+        failed(why)
+    }
+
+    fn edges(&mut self, options: &RunOptions, telemetry: &Telemetry) -> Result<Edges, SysError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(SysError::on("start a runtime"))?;
+        let metrics = Metrics::new();
+        let board = Board::new(
+            options.keep.name.clone(),
+            &config(options, &self.started.guard),
+            metrics.clone(),
+            clock::now(),
+        );
+        if let Some(listener) = self.listener.take() {
+            serve(listener, &board, metrics.clone(), telemetry)?;
+        }
+        if let Some(notifier) = self.notifier.take() {
+            drop(runtime.spawn(notifier.follow(board.subscribe())));
+        }
+        Ok(Edges {
+            runtime,
+            board,
+            metrics,
+        })
+    }
+
+    fn until_the_end(
+        self,
+        options: &RunOptions,
+        runtime: Runtime,
+        metrics: Metrics,
+        teller: Teller<'_>,
+    ) -> Result<Outcome, SysError> {
         let settings = Settings {
             config: Arc::new(config(options, &self.started.guard)),
             name: options.keep.name.clone(),
@@ -281,21 +327,8 @@ impl Prepared {
         let store_settings = self.store.clone();
         let watch = move || AnyStore::new(store_settings.clone(), name.clone(), clock::now).watch();
         let store = AnyStore::new(self.store, options.keep.name.clone(), clock::now);
-        let metrics = Metrics::new();
         let (name, single) = (options.keep.name.as_str(), options.keep.slots == 1);
-        let store = Metered::new(store, metrics.clone(), name, single, clock::now);
-        let board = Board::new(
-            options.keep.name.clone(),
-            &settings.config,
-            metrics.clone(),
-            clock::now(),
-        );
-        if let Some(listener) = self.listener {
-            serve(listener, &board, metrics, telemetry)?;
-        }
-        notify(&runtime, &board)?;
-        let live = telemetry.live(options.keep.name.clone());
-        let teller = Teller::new(record, board, live);
+        let store = Metered::new(store, metrics, name, single, clock::now);
         let outcome = runtime.block_on(keeper::run(
             settings,
             store,
@@ -308,6 +341,13 @@ impl Prepared {
         runtime.shutdown_background();
         outcome
     }
+}
+
+/// What runs beside the keeper's loop, and on what.
+struct Edges {
+    runtime: Runtime,
+    board: Board,
+    metrics: Metrics,
 }
 
 /// Serves the pages of `--listen`.
@@ -325,16 +365,6 @@ fn serve(
         clock: clock::now,
     };
     http::start(listener, site).map_err(SysError::on("serve the pages of --listen"))
-}
-
-/// Tells the service manager, where there is one, how the keeper stands.
-fn notify(runtime: &Runtime, board: &Board) -> Result<(), SysError> {
-    let notifier = Notifier::new(|name| std::env::var_os(name), clock::now)
-        .map_err(SysError::on("reach the service manager"))?;
-    if let Some(notifier) = notifier {
-        drop(runtime.spawn(notifier.follow(board.subscribe())));
-    }
-    Ok(())
 }
 
 fn config(options: &RunOptions, guard: &GuardFrom) -> Config {

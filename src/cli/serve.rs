@@ -1,5 +1,6 @@
 //! `serve`: the keeper alone; its guard comes from another container.
 
+use super::admin::Failed;
 use super::args::sidecar::{ServeArgs, ServeOptions};
 use super::run::{self, Prepared, Refused, Started};
 use crate::keeper::GuardFrom;
@@ -12,7 +13,7 @@ impl ServeArgs {
     pub fn perform(self) -> u8 {
         let options = match self.check() {
             Ok(options) => options,
-            Err(error) => return super::args::Refused::Usage(error).tell(),
+            Err(error) => return Failed::from(error).tell(),
         };
         match prepare(&options) {
             Ok(prepared) => prepared.run(options.run),
@@ -23,6 +24,7 @@ impl ServeArgs {
 
 fn prepare(options: &ServeOptions) -> Result<Prepared, Refused> {
     let store = run::store(&options.run)?;
+    let notifier = run::notifier()?;
     let listener = run::listener(&options.run)?;
     run::settle_in().map_err(Refused::Failed)?;
     // Nobody but this process itself can make use of them: when it is gone,
@@ -43,6 +45,7 @@ fn prepare(options: &ServeOptions) -> Result<Prepared, Refused> {
             watchdog: None,
         },
         listener,
+        notifier,
         notify_socket: None,
     })
 }

@@ -149,7 +149,7 @@ impl Board {
 
 impl Audience for Board {
     fn told(&mut self, transition: &Transition, keeper: &Keeper, now: BootInstant) {
-        let rejoin = keeper.config().rejoin;
+        let config = keeper.config();
         match transition {
             Transition::Acquired { .. } => self.acquired(transition, now),
             Transition::HolderChanged { .. } => self.count(Metrics::holder_changed),
@@ -157,8 +157,12 @@ impl Audience for Board {
             Transition::Stopping(cause) => {
                 self.end_told = true;
                 self.stopping.get_or_insert((now, cause.name()));
-                let stays = rejoin && !matches!(cause, StopCause::Signal(_));
-                self.note(|snapshot| snapshot.ending = !stays);
+                let ending = match cause {
+                    StopCause::Signal(_) => true,
+                    StopCause::StepDown | StopCause::Unfit => !stays(config),
+                    StopCause::Attach(_) | StopCause::Watchdog => !config.attached,
+                };
+                self.note(|snapshot| snapshot.ending = ending);
             }
             Transition::Losing { .. } => {
                 self.stopping.get_or_insert((now, DEADLINE));
@@ -169,7 +173,7 @@ impl Audience for Board {
                 self.count(|metrics, place| metrics.lost(place, cause));
                 self.end_told = true;
                 self.note(|snapshot| {
-                    snapshot.ending = !rejoin;
+                    snapshot.ending = !stays(config);
                     if let Some(term) = snapshot.term.clone() {
                         snapshot.recent.ended(term.slot, term.token, now, "lost");
                     }
@@ -213,7 +217,7 @@ impl Audience for Board {
         self.look(keeper);
         // A worker that has ended by itself takes leasewrap with it.
         let ending = match phase {
-            Phase::Releasing => !self.end_told,
+            Phase::Releasing => !self.end_told && !keeper.config().attached,
             Phase::Ended => true,
             Phase::Standby
             | Phase::Acquiring
@@ -231,6 +235,11 @@ impl Audience for Board {
         self.snapshot
             .send_modify(|snapshot| snapshot.worker_status = Some(text.to_owned()));
     }
+}
+
+/// After a loss or a step-down leasewrap goes on.
+fn stays(config: &Config) -> bool {
+    config.rejoin || config.attached
 }
 
 fn follow(snapshot: &mut Snapshot, keeper: &Keeper) {

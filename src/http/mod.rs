@@ -80,36 +80,34 @@ pub fn start(listener: Listener, site: Site) -> io::Result<()> {
 }
 
 async fn serve(listener: Listener, site: Arc<Site>) {
-    let outcome = match listener {
+    let failed = match listener {
         Listener::Tcp(listener) => match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => {
-                let mut open = Connections::default();
-                loop {
-                    match listener.accept().await {
-                        Ok((stream, _)) => open.add(stream, &site),
-                        Err(error) => pause_after(&error).await,
-                    }
-                }
-            }
+            Ok(listener) => accept_all(&site, async || Ok(listener.accept().await?.0)).await,
             Err(error) => error,
         },
         Listener::Unix(listener) => match tokio::net::UnixListener::from_std(listener) {
-            Ok(listener) => {
-                let mut open = Connections::default();
-                loop {
-                    match listener.accept().await {
-                        Ok((stream, _)) => open.add(stream, &site),
-                        Err(error) => pause_after(&error).await,
-                    }
-                }
-            }
+            Ok(listener) => accept_all(&site, async || Ok(listener.accept().await?.0)).await,
             Err(error) => error,
         },
     };
     tracing::error!(
         event = "http-failed",
-        "cannot serve the pages of --listen: {outcome}"
+        "cannot serve the pages of --listen: {failed}"
     );
+}
+
+/// Never ends.
+async fn accept_all<S>(site: &Arc<Site>, accept: impl AsyncFn() -> io::Result<S>) -> io::Error
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut open = Connections::default();
+    loop {
+        match accept().await {
+            Ok(stream) => open.add(stream, site),
+            Err(error) => pause_after(&error).await,
+        }
+    }
 }
 
 /// Out of descriptors or memory: accepting again at once would spin. What

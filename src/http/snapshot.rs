@@ -11,6 +11,7 @@ use crate::lease::ids::{HolderId, Label, LeaseName, Slot, Token, Value};
 use crate::lease::keeper::Phase;
 use crate::lease::record::Record;
 use crate::lease::time::BootInstant;
+use crate::telemetry::format::millis;
 
 /// How much later than planned the keeper may wake before it counts as
 /// stuck, and how long past the deadline an end may take to show.
@@ -18,10 +19,6 @@ const SLACK: Duration = Duration::from_secs(2);
 
 /// How many terms are remembered.
 const RECENT: usize = 50;
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
 
 /// The keeper, as it stands.
 #[derive(Debug, Clone)]

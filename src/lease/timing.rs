@@ -11,7 +11,7 @@ pub use self::unfit::{TimingError, Unfit};
 
 /// The most that any of the times may be: far above every use, and low
 /// enough that no sum or multiple of them can overflow.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The least for times that a loop repeats at: below it the loop would do
 /// nothing else.

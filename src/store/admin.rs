@@ -223,6 +223,8 @@ pub enum ProtectError {
     NoSuchTable(String),
     /// That is no table, or one that cannot have the trigger.
     NotProtectable(String),
+    /// It is leasewrap's own: fenced, it would keep everybody from the lease.
+    Own(String),
     /// There is no such role.
     NoSuchRole(String),
     /// This store has no other tables (SQLite).

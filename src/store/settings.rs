@@ -117,8 +117,9 @@ pub enum SettingsError {
     },
 }
 
-/// Text of somebody else's without what would end the line or turn it round.
-pub(super) fn one_line(text: &str) -> String {
+/// Text of somebody else's without anything that a terminal would act on, or
+/// that would end the line or turn it round.
+pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

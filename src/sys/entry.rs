@@ -5,15 +5,16 @@
 //! get all of these as leasewrap got them. So the program starts here, and
 //! records what it was given before anything changes it.
 
-use std::ffi::{CStr, OsString, c_char, c_int};
-use std::ops::Range;
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::{CStr, CString, OsString, c_char, c_int};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use super::inherited;
+use super::child::Image;
+use super::guard_process::THIS_PROGRAM;
 use super::signals::{self, Disposition};
+use super::{SysError, environment, inherited};
 
 /// Defines the program's C `main`: records what was inherited, and calls
 /// `$main(args: Vec<OsString>) -> i32` with the arguments (the first is the
@@ -126,6 +127,23 @@ pub(super) fn show_as(name: &CStr) {
     }
 }
 
+/// Executes this program anew in this process, with these arguments, this
+/// environment, and what the caller gave: so a leasewrap that stands by again
+/// (`--rejoin`) can start its next guard before any thread exists. The
+/// caller's descriptors must not have been let go. Returns only when it fails.
+pub fn execute_anew(arguments: &[OsString]) -> SysError {
+    const WHAT: &str = "execute leasewrap anew";
+    let texts = arguments.iter().map(|text| CString::new(text.as_bytes()));
+    let Ok(texts) = texts.collect::<Result<Vec<_>, _>>() else {
+        return SysError::on(WHAT)(std::io::Error::from(std::io::ErrorKind::InvalidInput));
+    };
+    let image = Image::new(THIS_PROGRAM.to_owned(), texts, environment::without(&[]));
+    let given = inherited::get();
+    given.hand_down();
+    given.restore_signals();
+    SysError::on(WHAT)(image.execute())
+}
+
 trait StripPrefixMut {
     fn strip_prefix_mut(&mut self, prefix: &[u8]) -> Option<&mut [u8]>;
 }
@@ -136,66 +154,45 @@ impl StripPrefixMut for [u8] {
     }
 }
 
-/// Where the passwords stand in a database URL: between the colon and the at
-/// sign of `scheme://user:password@host` (the last one, should a badly quoted
-/// password hold another), and after `password=` (`sslpassword=` too).
-fn password_spans(url: &[u8]) -> Vec<Range<usize>> {
+/// Where the passwords of a database URL stand, whatever is wrong with it:
+/// rather too much is hidden than too little. That is between the colon and
+/// the last at sign of `scheme://user:password@host`, and the value of each
+/// parameter whose name ends with `password`, or cannot be read at a glance.
+pub fn password_spans(url: &[u8]) -> Vec<std::ops::Range<usize>> {
     let mut spans = Vec::new();
-    let find = |range: Range<usize>, byte: u8| {
-        let at = url[range.clone()].iter().position(|found| *found == byte);
-        at.map(|at| range.start + at)
-    };
-    if let Some(scheme) = url.windows(3).position(|window| window == b"://") {
-        let start = scheme + 3;
-        // Before any slash libpq takes a question mark as part of the password.
-        let query = find(start..url.len(), b'?').unwrap_or(url.len());
-        let slash = find(start..url.len(), b'/').unwrap_or(url.len());
-        let last = url[start..query].iter().rposition(|byte| *byte == b'@');
-        let at = last.map_or_else(|| find(start..slash, b'@'), |at| Some(start + at));
-        if let Some(at) = at
-            && let Some(colon) = find(start..at, b':')
-        {
-            spans.push(colon + 1..at);
-        }
+    if let Some(at) = url.iter().rposition(|byte| *byte == b'@') {
+        let scheme = url[..at].windows(3).position(|window| window == b"://");
+        let start = scheme.map_or(0, |scheme| scheme + 3);
+        let colon = url[start..at].iter().position(|byte| *byte == b':');
+        spans.extend(colon.map(|colon| start + colon + 1..at));
     }
-    const KEYWORD: &[u8] = b"password";
     let mut from = 0;
-    while let Some(at) = url[from..]
-        .windows(KEYWORD.len())
-        .position(|w| w == KEYWORD)
-    {
-        from += at + KEYWORD.len();
-        let equals = from + blanks(&url[from..]);
-        if url.get(equals) == Some(&b'=') {
-            let start = equals + 1 + blanks(&url[equals + 1..]);
-            from = start + value_length(&url[start..]);
-            spans.push(start..from);
-        }
+    for parameter in url.split(|byte| *byte == b'&') {
+        let end = from + parameter.len();
+        spans.extend(secret_of(parameter).map(|value| from + value..end));
+        from = end + 1;
     }
     spans
 }
 
-fn blanks(text: &[u8]) -> usize {
-    let blanks = text.iter().take_while(|byte| byte.is_ascii_whitespace());
-    blanks.count()
-}
-
-/// How long a value is: to the closing quote of a keyword string, or to its
-/// next blank, where a backslash takes the next byte as it is; to the `&` of a
-/// URL's query.
-fn value_length(text: &[u8]) -> usize {
-    let is_quoted = text.first() == Some(&b'\'');
-    let mut bytes = text.iter().enumerate().skip(usize::from(is_quoted));
-    while let Some((at, byte)) = bytes.next() {
-        match byte {
-            b'\\' => _ = bytes.next(),
-            b'\'' if is_quoted => return at + 1,
-            b'&' if !is_quoted => return at,
-            byte if !is_quoted && byte.is_ascii_whitespace() => return at,
-            _ => {}
-        }
-    }
-    text.len()
+/// Where the value of a `…password=value` or `na%6De=value` begins.
+fn secret_of(parameter: &[u8]) -> Option<usize> {
+    const NAME: &[u8] = b"password";
+    let named = (0..parameter.len()).find_map(|at| {
+        let end = at + NAME.len();
+        let name = parameter.get(at..end)?;
+        let after = parameter[end..].iter().position(|byte| *byte != b' ')?;
+        (name.eq_ignore_ascii_case(NAME) && parameter[end + after] == b'=')
+            .then_some(end + after + 1)
+    });
+    named.or_else(|| {
+        let name = parameter.iter().rposition(|byte| *byte == b'?');
+        let name = name.map_or(0, |before| before + 1);
+        let length = parameter[name..].iter().position(|byte| *byte == b'=')?;
+        parameter[name..name + length]
+            .contains(&b'%')
+            .then_some(name + length + 1)
+    })
 }
 
 #[cfg(test)]
@@ -207,8 +204,6 @@ mod tests {
         for (url, hidden) in [
             ("postgres://u:secret@h/db", "postgres://u:******@h/db"),
             ("postgres://u:s@cret@h/db", "postgres://u:******@h/db"),
-            ("postgres://u:se?ret@h/db", "postgres://u:******@h/db"),
-            ("postgres://u:se/ret@h/db", "postgres://u:******@h/db"),
             ("postgres://u@h:5432/db", "postgres://u@h:5432/db"),
             ("postgres://h:5432/db", "postgres://h:5432/db"),
             (
@@ -216,12 +211,17 @@ mod tests {
                 "postgres:///db?user=u&password=******&sslmode=require",
             ),
             (
-                "host=h password=secret dbname=d",
-                "host=h password=****** dbname=d",
+                "host=h password = 'my secret' dbname=d",
+                "host=h password =*********************",
             ),
-            (r"password = 'a \' b' host=h", "password = ******** host=h"),
-            (r"password=a\ b host=h", "password=**** host=h"),
-            ("password", "password"),
+            ("postgres://u:s?c/r#t@h/db", "postgres://u:*******@h/db"),
+            (
+                "postgres:///db?SslPassword=a b?c",
+                "postgres:///db?SslPassword=*****",
+            ),
+            ("postgres:///db?pass%77ord=a", "postgres:///db?pass%77ord=*"),
+            ("postgres://%2Frun/db?user=u", "postgres://%2Frun/db?user=u"),
+            ("/run/password", "/run/password"),
             ("sqlite:/tmp/x", "sqlite:/tmp/x"),
             ("", ""),
         ] {

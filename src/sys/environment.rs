@@ -7,49 +7,46 @@ use std::sync::OnceLock;
 use super::role::{GUARD_VARIABLE, RELEASE_VARIABLE};
 use crate::wire::{Content, PgOptions, Start};
 
-/// What configures this leasewrap, by what follows `LEASEWRAP_`.
-const OPTIONS: [&str; 41] = [
-    "CALL_TIMEOUT",
-    "CONFLICT_EXIT_CODE",
-    "DB",
-    "DB_FILE",
-    "GRACE",
-    "HOLD_AT_LEAST",
-    "HOOK_TIMEOUT",
-    "JITTER",
-    "LABEL",
-    "LISTEN",
-    "LOG",
-    "LOG_FORMAT",
-    "LOST_EXIT_CODE",
-    "MARGIN",
-    "NAME",
-    "NO_WAIT",
-    "ON_EVENT",
-    "OUTPUT",
-    "PASS_NOTIFY",
-    "PGOPTIONS",
-    "PID_NAMESPACE",
-    "POLL_EVERY",
-    "PRECHECK",
-    "QUIET",
-    "REJOIN",
-    "RENEW_EVERY",
-    "SCHEMA",
-    "SLOTS",
-    "SOCKET",
-    "SOCKET_MODE",
-    "STOP_SIGNAL",
-    "STOP_TIMEOUT",
-    "STOP_TO",
-    "TAKEOVER",
-    "TAKEOVER_DELAY",
-    "TTL",
-    "VALUE",
-    "VERBOSE",
-    "WAIT",
-    "WORKER_WATCHDOG",
-    "YES",
+/// What configures this leasewrap: the variables of its options, sorted. The
+/// worker gets none of them (contract, section 7), so that a leasewrap inside
+/// a leasewrap inherits nothing by accident.
+pub const OPTIONS: [&str; 36] = [
+    "LEASEWRAP_CALL_TIMEOUT",
+    "LEASEWRAP_CONFLICT_EXIT_CODE",
+    "LEASEWRAP_DB",
+    "LEASEWRAP_DB_FILE",
+    "LEASEWRAP_GRACE",
+    "LEASEWRAP_HOLD_AT_LEAST",
+    "LEASEWRAP_HOOK_TIMEOUT",
+    "LEASEWRAP_JITTER",
+    "LEASEWRAP_LABEL",
+    "LEASEWRAP_LISTEN",
+    "LEASEWRAP_LOG",
+    "LEASEWRAP_LOG_FORMAT",
+    "LEASEWRAP_LOST_EXIT_CODE",
+    "LEASEWRAP_MARGIN",
+    "LEASEWRAP_NAME",
+    "LEASEWRAP_ON_EVENT",
+    "LEASEWRAP_PASS_NOTIFY",
+    "LEASEWRAP_PGOPTIONS",
+    "LEASEWRAP_PID_NAMESPACE",
+    "LEASEWRAP_POLL_EVERY",
+    "LEASEWRAP_PRECHECK",
+    "LEASEWRAP_REJOIN",
+    "LEASEWRAP_RENEW_EVERY",
+    "LEASEWRAP_SCHEMA",
+    "LEASEWRAP_SLOTS",
+    "LEASEWRAP_SOCKET",
+    "LEASEWRAP_SOCKET_MODE",
+    "LEASEWRAP_STOP_SIGNAL",
+    "LEASEWRAP_STOP_TIMEOUT",
+    "LEASEWRAP_STOP_TO",
+    "LEASEWRAP_TAKEOVER",
+    "LEASEWRAP_TAKEOVER_DELAY",
+    "LEASEWRAP_TTL",
+    "LEASEWRAP_VALUE",
+    "LEASEWRAP_WAIT",
+    "LEASEWRAP_WORKER_WATCHDOG",
 ];
 
 /// The caller's service manager speaks to leasewrap by these.
@@ -79,9 +76,8 @@ const OF_THE_SOCKETS: [&str; 4] = [
 ];
 
 /// Whether a variable of this name stays with leasewrap.
-pub fn is_withheld(name: &str) -> bool {
-    let option = name.strip_prefix("LEASEWRAP_");
-    option.is_some_and(|option| OPTIONS.contains(&option)) || OF_THE_MANAGER.contains(&name)
+fn is_withheld(name: &str) -> bool {
+    OPTIONS.contains(&name) || OF_THE_MANAGER.contains(&name)
 }
 
 unsafe extern "C" {
@@ -223,7 +219,8 @@ impl WorkerEnvironment {
             let old = variables.iter().position(|v| name_of(v) == b"PGOPTIONS");
             let mut bytes = b"PGOPTIONS=".to_vec();
             if let Some(old) = old.map(|at| variables.remove(at)) {
-                bytes.extend(&old.to_bytes()[bytes.len()..]);
+                // Whoever executes us may leave out the equals sign.
+                bytes.extend(old.to_bytes().get(bytes.len()..).unwrap_or_default());
                 bytes.push(b' ');
             }
             bytes.extend(options.into_bytes());
@@ -336,6 +333,8 @@ mod tests {
             last(&["PGOPTIONS=-c x=y"], PgOptions::ExtendAndCheck),
             format!("PGOPTIONS=-c x=y {added} -c client_connection_check_interval=500")
         );
+        let malformed = last(&["PGOPTIONS"], PgOptions::Extend);
+        assert_eq!(malformed, format!("PGOPTIONS= {added}"));
     }
 
     #[test]

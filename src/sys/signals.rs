@@ -288,7 +288,10 @@ pub fn name(signal: i32) -> String {
 pub fn by_name(text: &str) -> Option<i32> {
     let upper = text.trim().to_ascii_uppercase();
     if let Ok(number) = upper.parse::<i32>() {
-        return (1..=LAST).contains(&number).then_some(number);
+        // Those in between belong to the C library's threads.
+        let usual = (1..=31).contains(&number);
+        let real_time = (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number);
+        return (usual || real_time).then_some(number);
     }
     let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
     let real_time = |from: i32, offset: &str, sign: i32| {
@@ -332,6 +335,7 @@ mod tests {
             ("RTMAX", Some(libc::SIGRTMAX())),
             ("RTMAX+1", None),
             ("65", None),
+            ("32", None),
             ("0", None),
             ("NOPE", None),
             ("", None),

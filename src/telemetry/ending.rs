@@ -7,9 +7,10 @@ use tracing::Level;
 use crate::lease::ids::LeaseName;
 use crate::lease::keeper::event::{Outcome, StopCause};
 use crate::lease::record::Loss;
+use crate::sys::signals;
 use crate::wire::{NotStarted, WorkerEnd};
 
-use super::format::{millis, signal_name, span};
+use super::format::{millis, span};
 use super::transition::{Containment, cause_words, loss_words};
 
 /// An end, and what is known beside it.
@@ -122,7 +123,7 @@ impl Ending<'_> {
             ),
             Outcome::Signaled(signal) => format!(
                 "{} came after {} of standing by",
-                signal_name(*signal),
+                signals::name(*signal),
                 span(self.waited)
             ),
         };
@@ -139,7 +140,7 @@ impl Ending<'_> {
         let how = match end {
             WorkerEnd::Exited(code) => format!("the worker ended with exit code {code}"),
             WorkerEnd::Signaled(signal) => {
-                format!("the worker was ended by {}", signal_name(signal))
+                format!("the worker was ended by {}", signals::name(signal))
             }
         };
         let why = self.stop.map_or_else(String::new, |stop| {

@@ -4,7 +4,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -13,6 +12,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::lease::timing::Rounded;
+pub use crate::store::settings::one_line;
 
 /// Formats events as text.
 #[derive(Debug, Clone, Copy)]
@@ -110,25 +110,6 @@ impl Visit for Words {
     }
 }
 
-/// `text` without anything that a terminal would act on: labels and values
-/// come from the database, where others write.
-pub fn one_line(text: &str) -> String {
-    let acts =
-        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if !text.contains(acts) {
-        return text.to_owned();
-    }
-    let mut line = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        if acts(c) {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-    }
-    line
-}
-
 /// A duration for people: to the millisecond below ten seconds, to the tenth
 /// of a second below a minute, then to the second.
 pub fn span(duration: Duration) -> String {
@@ -138,17 +119,6 @@ pub fn span(duration: Duration) -> String {
 /// A duration for machines: whole milliseconds.
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The name of a signal: `SIGTERM`, `SIGRTMIN+1`.
-pub fn signal_name(number: i32) -> String {
-    match Signal::try_from(number) {
-        Ok(signal) => signal.as_str().to_owned(),
-        Err(_) if number >= libc::SIGRTMIN() => {
-            format!("SIGRTMIN+{}", number - libc::SIGRTMIN())
-        }
-        Err(_) => format!("signal {number}"),
-    }
 }
 
 #[cfg(test)]
@@ -219,7 +189,5 @@ mod tests {
         assert_eq!(span(Duration::from_millis(10_850)), "10s 800ms");
         assert_eq!(span(Duration::from_millis(95_400)), "1m 35s");
         assert_eq!(span(Duration::ZERO), "0s");
-        assert_eq!(signal_name(15), "SIGTERM");
-        assert_eq!(signal_name(libc::SIGRTMIN() + 1), "SIGRTMIN+1");
     }
 }

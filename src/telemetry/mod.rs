@@ -133,12 +133,14 @@ impl Telemetry {
 /// # Errors
 /// A fragment for people.
 pub fn check_filter(text: &str) -> Result<String, String> {
+    const RIGHT: &str = "give one such as info, or leasewrap=debug,sqlx=warn";
+    if text.is_empty() {
+        return Err(format!("is empty; {RIGHT}"));
+    }
     EnvFilter::builder()
         .parse(text)
         .map(|_| text.to_owned())
-        .map_err(|error| {
-            format!("is no filter ({error}); give one such as info, or leasewrap=debug,sqlx=warn")
-        })
+        .map_err(|error| format!("is no filter ({error}); {RIGHT}"))
 }
 
 fn filter(detail: &Detail) -> EnvFilter {
@@ -172,5 +174,6 @@ mod tests {
         assert!(check_filter("off").is_ok());
         assert!(check_filter("leasewrap=loud").is_err());
         assert!(check_filter("a=b=c").is_err());
+        assert!(check_filter("").is_err());
     }
 }

@@ -8,8 +8,9 @@ use crate::lease::keeper::event::{GivenBack, StopCause, Transition};
 use crate::lease::record::{Fault, Grant, Loss, Record, Term, Unknown};
 use crate::lease::time::BootInstant;
 use crate::lease::watch::{Basis, Reason};
+use crate::sys::signals;
 
-use super::format::{millis, signal_name, span};
+use super::format::{millis, span};
 
 /// What is known beside the transition.
 #[derive(Debug, Clone, Copy)]
@@ -317,8 +318,8 @@ pub fn shown_label(label: &str) -> String {
 /// For people: reads after "because".
 pub fn cause_words(cause: &StopCause) -> String {
     match cause {
-        StopCause::Signal(signal) => format!("{} came", signal_name(*signal)),
-        StopCause::Attach(signal) => format!("{} came to attach", signal_name(*signal)),
+        StopCause::Signal(signal) => format!("{} came", signals::name(*signal)),
+        StopCause::Attach(signal) => format!("{} came to attach", signals::name(*signal)),
         StopCause::StepDown => "an operator asked for it (step-down)".to_owned(),
         StopCause::Unfit => "the precheck says that this host is not fit to hold it".to_owned(),
         StopCause::Watchdog => "the worker has not fed its watchdog".to_owned(),

@@ -54,8 +54,8 @@ struct State {
     untold: u64,
     /// All lines that were ever dropped.
     dropped: u64,
-    /// The next line must not be dropped.
-    urgent: bool,
+    /// How many threads write a line that must not be dropped.
+    urgent: u32,
     /// The live line.
     live: Option<Standing>,
     /// It is to be drawn anew, or to be removed.
@@ -102,7 +102,7 @@ impl Queue {
     fn push(&self, line: &[u8]) {
         let mut state = self.0.lock();
         let full = state.bytes + line.len() > LIMIT;
-        if full && !state.urgent {
+        if full && state.urgent == 0 {
             state.dropped += 1;
             state.untold += 1;
             return;
@@ -126,9 +126,7 @@ impl Queue {
 
     /// Has lines taken that `log` writes, even where the queue is full.
     pub fn urgently(&self, log: impl FnOnce()) {
-        self.0.lock().urgent = true;
-        log();
-        self.0.lock().urgent = false;
+        self.0.urgently(log);
     }
 
     /// Waits until everything is written, for at most `limit`.
@@ -184,14 +182,20 @@ impl Shared {
 
     fn tell(&self, untold: u64) {
         if untold > 0 {
-            self.lock().urgent = true;
-            tracing::warn!(
-                event = "log-dropped",
-                lines = untold,
-                "standard error did not take {untold} lines of this log"
-            );
-            self.lock().urgent = false;
+            self.urgently(|| {
+                tracing::warn!(
+                    event = "log-dropped",
+                    lines = untold,
+                    "standard error did not take {untold} lines of this log"
+                );
+            });
         }
+    }
+
+    fn urgently(&self, log: impl FnOnce()) {
+        self.lock().urgent += 1;
+        log();
+        self.lock().urgent -= 1;
     }
 
     fn next(&self) -> Work {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::leasewrap::{Builder, binary, leasewrap};
 use crate::support::run::run;
+use crate::support::user::{by_nobody, is_root};
 
 fn install(dir: &Path) -> Builder {
     leasewrap()
@@ -109,24 +110,7 @@ fn what_cannot_be_is_one_clear_line() {
 fn without_the_right_to_write() {
     let dir = directory();
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o555)).unwrap();
-    let builder = install(&dir);
-    let builder = if nix::unistd::geteuid().is_root() {
-        // Another user has to be able to execute it.
-        let open = directory();
-        fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
-        let program = open.join("leasewrap");
-        install(&open).run().code(0);
-        let drop = [
-            "setpriv",
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-        ];
-        builder.program(&program).below(&drop)
-    } else {
-        builder
-    };
-    let ended = builder.run().code(125);
+    let ended = by_nobody(install(&dir)).run().code(125);
     assert!(
         ended.last_line().contains("may not write there"),
         "{ended:?}"
@@ -135,7 +119,7 @@ fn without_the_right_to_write() {
 
 #[test]
 fn a_full_disk() {
-    if !nix::unistd::geteuid().is_root() {
+    if !is_root() {
         eprintln!("skipped: only root can mount a small file system");
         return;
     }
@@ -162,7 +146,7 @@ fn a_full_disk() {
 
 #[test]
 fn in_a_root_file_system_that_holds_nothing_else() {
-    if !nix::unistd::geteuid().is_root() {
+    if !is_root() {
         eprintln!("skipped: only root can change the root directory");
         return;
     }

@@ -8,6 +8,7 @@ mod database;
 mod install;
 mod logs;
 mod many;
+mod operators;
 mod options;
 mod readme;
 mod selftest;

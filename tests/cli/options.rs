@@ -245,6 +245,15 @@ fn stop_timeout_by_variable() {
 }
 
 #[test]
+fn the_longest_times_that_can_be_given() {
+    let file = crate::support::run::run().file("long.db");
+    for url in [shared().url(), format!("sqlite:{}", file.display())] {
+        let builder = holder(&url, &lease_name("long")).ttl("365d");
+        builder.switch("--no-wait").sh("true").run().code(0);
+    }
+}
+
+#[test]
 fn exit_codes_of_ones_own() {
     let name = lease_name("codes");
     let url = shared().url();

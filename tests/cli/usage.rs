@@ -1,7 +1,7 @@
 //! Usage errors: exit 2, and one line that names the flag, the value and
 //! what would be right. Nothing is started, no server is asked.
 
-use crate::support::leasewrap::{Ended, leasewrap};
+use crate::support::leasewrap::{Ended, binary, leasewrap};
 
 const URL: &str = "postgres://nobody@127.0.0.1:1/none";
 
@@ -166,6 +166,48 @@ fn a_variables_error_names_the_variable() {
 }
 
 #[test]
+fn what_is_not_utf_8_is_named() {
+    use std::os::unix::ffi::OsStrExt;
+    let odd = std::ffi::OsStr::from_bytes(b"\xff");
+    let said = |change: &dyn Fn(&mut std::process::Command)| {
+        let mut command = std::process::Command::new(binary());
+        command.args(["--db", URL]).env_remove("LEASEWRAP_TTL");
+        change(&mut command);
+        let output = command.args(["--", "true"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let flag = said(&|command| _ = command.arg("--ttl").arg(odd));
+    assert!(flag.contains("--ttl: '\u{fffd}' is not UTF-8"), "{flag}");
+    let joined = std::ffi::OsStr::from_bytes(b"--ttl=\xff");
+    let joined = said(&|command| _ = command.arg(joined));
+    assert!(joined.contains("--ttl: '\u{fffd}'"), "{joined}");
+    let variable = said(&|command| _ = command.env("LEASEWRAP_TTL", odd));
+    assert!(variable.contains("LEASEWRAP_TTL: "), "{variable}");
+}
+
+#[test]
+fn a_value_that_begins_with_a_dash() {
+    let ended = refused(
+        &["--db", URL, "--ttl", "-1s", "--", "true"],
+        &["-1", "--OPTION="],
+    );
+    assert_eq!(ended.log.len(), 1);
+    refused(
+        &["--db", URL, "--ttl=-1s", "--", "true"],
+        &["--ttl", "'-1s'"],
+    );
+}
+
+#[test]
+fn it_is_one_line_whatever_a_path_holds() {
+    let builder = leasewrap().text().option("--db-file", "/no\n/such\u{1b}");
+    let ended = builder.sh("true").run().code(123);
+    assert_eq!(ended.log.len(), 1, "{ended:?}");
+    assert!(ended.says(&["/no\\n/such\\u{1b}"]), "{ended:?}");
+}
+
+#[test]
 fn help_and_version_go_to_stdout() {
     for (flag, word) in [
         ("--help", "--db"),
@@ -185,6 +227,8 @@ fn a_password_is_never_repeated() {
         "postgres//u:s3cret@h/d",
         "mysql://u:s3cret@h/d",
         "u:s3cret@h",
+        "u:s3cret@h/d?application_name=a://b",
+        "host=h user=u password = 'my s3cret'",
     ] {
         let ended = leasewrap()
             .text()

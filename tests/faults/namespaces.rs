@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::scene::Scene;
 use crate::support::leasewrap::Leasewrap;
 use crate::support::server::shared;
+use crate::support::user::{NOBODY, is_root};
 use crate::support::wait::{SOON, until_true};
 use crate::support::witness::{HandOver, ms_between};
 use crate::support::{proc, sys};
@@ -111,19 +112,13 @@ fn both_sigkill_by_one_command() {
 
 #[test]
 fn both_sigkill_with_a_worker_of_another_user() {
-    if !nix::unistd::geteuid().is_root() {
+    if !is_root() {
         return;
     }
-    let words = [
-        "setpriv",
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-    ];
     ran_out(killed(
         "both-sigkill-other-user",
         &STUBBORN,
-        &words,
+        &NOBODY,
         at_once,
     ));
 }

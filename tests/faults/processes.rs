@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::scene::Scene;
 use crate::support::proxy::Proxy;
 use crate::support::server::shared;
+use crate::support::user::{NOBODY, is_root};
 use crate::support::wait::{SOON, until, until_true};
 use crate::support::witness::ms_between;
 use crate::support::{proc, sys};
@@ -261,19 +262,14 @@ fn a_worker_whose_first_thread_has_ended() {
 
 #[test]
 fn guard_sigkill_and_the_worker_is_somebody_elses() {
-    if !nix::unistd::geteuid().is_root() {
+    if !is_root() {
         // Only root can start a worker that has changed its user; such a one
         // has lost its parent-death signal.
         return;
     }
     let scene = Scene::new("guard-sigkill-other-user", LONG);
     std::fs::set_permissions(scene.log.path(), std::fs::Permissions::from_mode(0o666)).unwrap();
-    let mut words = vec![
-        "setpriv",
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-    ];
+    let mut words = NOBODY.to_vec();
     let worker = scene.log.worker(&STUBBORN);
     words.extend(worker.iter().map(String::as_str));
     let leasewrap = scene.leasewrap(&shared().url(), &[]).worker(&words);

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use leasewrap::cli::args::variables::VARIABLES;
+use leasewrap::sys::environment::OPTIONS;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -22,7 +22,7 @@ const LEFT_OUT: [&str; 4] = [
 ];
 
 fn name() -> impl Strategy<Value = &'static str> {
-    let mut names = VARIABLES.to_vec();
+    let mut names = OPTIONS.to_vec();
     names.retain(|name| !LEFT_OUT.contains(name));
     proptest::sample::select(names)
 }

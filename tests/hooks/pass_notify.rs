@@ -1,10 +1,9 @@
 //! `--pass-notify`: the worker speaks to the service manager itself.
 
-use std::os::unix::net::UnixDatagram;
-
 use crate::leasewrap;
+use crate::support::manager::Manager;
 use crate::support::run::run;
-use crate::support::wait::{SOON, until};
+use crate::support::wait::{SOON, until_true};
 
 const SHOW: &str = "echo \"$NOTIFY_SOCKET|${WATCHDOG_USEC-none}|${WATCHDOG_PID-none}\"";
 
@@ -36,25 +35,28 @@ fn the_worker_sees_the_managers_socket_and_nothing_of_its_watchdog() {
 
 #[test]
 fn what_the_worker_says_reaches_the_manager_beside_leasewrap() {
-    let path = run().file("manager");
-    let manager = UnixDatagram::bind(&path).expect("bind a socket");
-    manager.set_nonblocking(true).expect("not blocking");
+    let mut manager = Manager::new();
     let notify = run().program("notify").display().to_string();
     let leasewrap = leasewrap()
         .switch("--pass-notify")
-        .env("NOTIFY_SOCKET", &path.display().to_string())
+        .env("NOTIFY_SOCKET", &manager.path().display().to_string())
         .worker(&[&notify, "STATUS=mine"]);
     leasewrap.run().code(0);
-    let mut said = String::new();
-    until("both have spoken", SOON, || {
-        let mut buffer = [0; 4096];
-        while let Ok(length) = manager.recv(&mut buffer) {
-            said.push_str(&String::from_utf8_lossy(&buffer[..length]));
-            said.push('\n');
-        }
-        let both = said.contains("STATUS=mine") && said.contains("READY=1");
-        both.then_some(())
+    until_true("both have spoken", SOON, || {
+        let said = manager.said();
+        said.contains("STATUS=mine") && said.contains("READY=1")
     });
+}
+
+#[test]
+fn a_socket_that_can_be_none_is_one_clear_line() {
+    let long = format!("/{}", "x".repeat(120));
+    for (socket, words) in [("vsock:2", "neither a path nor"), (&long, "shorter")] {
+        let builder = leasewrap().text().env("NOTIFY_SOCKET", socket);
+        let ended = builder.sh("echo never").run().code(2);
+        assert!(ended.out.is_empty() && ended.log.len() == 1, "{ended:?}");
+        assert!(ended.says(&["NOTIFY_SOCKET", words]), "{ended:?}");
+    }
 }
 
 #[test]

@@ -4,15 +4,25 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::support::leasewrap::{events, holder, lease_name};
+use crate::support::leasewrap::{Leasewrap, events, holder, lease_name};
+use crate::support::manager::Manager;
 use crate::support::run::run;
 use crate::support::server::shared;
-use crate::support::wait::{SOON, until, until_true};
+use crate::support::user::{NOBODY, is_root};
+use crate::support::wait::{SOON, until_true};
 use crate::{Notes, leasewrap, patient, row, signal};
 
 /// The program that speaks as `sd_notify(3)` does, for a shell.
 fn notify() -> String {
     format!("'{}'", run().program("notify").display())
+}
+
+/// The socket that the worker has shown first of all.
+#[track_caller]
+fn socket_of(holder: &Leasewrap) -> PathBuf {
+    holder.wait_out("notify\n");
+    let out = holder.out();
+    out.lines().next().map(PathBuf::from).expect("a path")
 }
 
 #[test]
@@ -71,13 +81,7 @@ fn what_others_say_does_not_count() {
         .switch("-v")
         .sh(&format!("echo $NOTIFY_SOCKET; {}", patient(0)))
         .spawn();
-    holder.wait_out("notify\n");
-    let path = holder
-        .out()
-        .lines()
-        .next()
-        .map(PathBuf::from)
-        .expect("a path");
+    let path = socket_of(&holder);
     let other = UnixDatagram::unbound().expect("a socket");
     other
         .set_write_timeout(Some(Duration::from_secs(1)))
@@ -95,10 +99,10 @@ fn what_others_say_does_not_count() {
 
 #[test]
 fn a_worker_of_another_user_speaks_too() {
-    if !nix::unistd::geteuid().is_root() {
+    if !is_root() {
         return;
     }
-    // 65534 must be able to execute the program.
+    // Somebody else must be able to execute the program.
     let program = "/usr/bin/perl";
     if !Path::new(program).exists() {
         return;
@@ -109,15 +113,7 @@ fn a_worker_of_another_user_speaks_too() {
         print getppid() > 0 ? \"$<\\n\" : ''";
     let ended = leasewrap()
         .option("--worker-watchdog", "1s")
-        .worker(&[
-            "setpriv",
-            "--reuid",
-            "65534",
-            "--clear-groups",
-            program,
-            "-e",
-            script,
-        ])
+        .worker(&[&NOBODY[..], &[program, "-e", script]].concat())
         .run()
         .code(0);
     assert_eq!(ended.out, "65534\n");
@@ -129,13 +125,7 @@ fn the_socket_goes_when_the_keeper_was_killed() {
         .option("--worker-watchdog", "10m")
         .sh(&format!("echo $NOTIFY_SOCKET; {}", patient(0)))
         .spawn();
-    holder.wait_out("notify\n");
-    let path = holder
-        .out()
-        .lines()
-        .next()
-        .map(PathBuf::from)
-        .expect("a path");
+    let path = socket_of(&holder);
     assert!(path.exists());
     signal(holder.pid(), libc::SIGKILL);
     let directory = path.parent().expect("a directory");
@@ -144,29 +134,19 @@ fn the_socket_goes_when_the_keeper_was_killed() {
 
 #[test]
 fn its_status_is_shown_on() {
-    let path = run().file("manager");
-    let manager = UnixDatagram::bind(&path).expect("bind a socket");
-    manager.set_nonblocking(true).expect("not blocking");
-    let said = || {
-        let mut buffer = [0; 4096];
-        let mut all = String::new();
-        while let Ok(length) = manager.recv(&mut buffer) {
-            all.push_str(&String::from_utf8_lossy(&buffer[..length]));
-        }
-        all
-    };
+    let mut manager = Manager::new();
     let go = Notes::new();
     let holder = leasewrap()
         .option("--worker-watchdog", "10m")
-        .env("NOTIFY_SOCKET", &path.display().to_string())
+        .env("NOTIFY_SOCKET", &manager.path().display().to_string())
         .sh(&format!(
             "{} 'STATUS=half way'; until test -e {}; do sleep 0.02; done",
             notify(),
             go.word()
         ))
         .spawn();
-    until("the manager is told", SOON, || {
-        said().contains("the worker: half way").then_some(())
+    until_true("the manager is told", SOON, || {
+        manager.said().contains("the worker: half way")
     });
     go.write("");
     holder.end().code(0);

@@ -4,6 +4,7 @@
 use crate::pod::{LONG, Pod, QUICK, SHORT, listens, subcommand};
 use crate::support::leasewrap::{Builder, Leasewrap};
 use crate::support::run::run;
+use crate::support::user::is_root;
 use crate::support::wait::{SOON, until, until_true};
 use crate::support::{proc, sys};
 
@@ -43,7 +44,7 @@ fn first(outer: &Leasewrap) -> i32 {
 
 #[test]
 fn two_containers_of_a_pod() {
-    if !nix::unistd::geteuid().is_root() {
+    if !is_root() {
         println!("skipped: two containers of different users need root");
         return;
     }

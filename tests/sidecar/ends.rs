@@ -1,6 +1,7 @@
 //! How a worker's end reaches whoever has started `attach`, and the next one.
 
 use crate::pod::{LONG, Pod, listens};
+use crate::support::manager::Manager;
 use crate::support::proc;
 use crate::support::wait::{SOON, until_true};
 
@@ -27,6 +28,34 @@ fn a_worker_ends_by_itself_and_the_next_attach_gets_the_lease_at_once() {
         "{ended:?}"
     );
     assert!(!pod.socket().exists(), "it leaves no socket behind");
+}
+
+#[test]
+fn serve_tells_the_service_manager_of_its_own_end_alone() {
+    let pod = Pod::new("sidecar-notify", LONG);
+    let mut manager = Manager::new();
+    let socket = manager.path().display().to_string();
+    let serve = pod.serve().env("NOTIFY_SOCKET", &socket).spawn();
+    for _ in 0..2 {
+        pod.attach().sh("true").run().code(0);
+    }
+    let attach = pod.attach().worker(&["sleep", "1000"]).spawn();
+    attach.worker();
+    attach.signal(libc::SIGTERM);
+    attach.end().code(143);
+    serve.wait_events("released", 3);
+    until_true("it stands by again", SOON, || {
+        manager
+            .said()
+            .lines()
+            .rev()
+            .find_map(|line| line.strip_prefix("STATUS="))
+            .is_some_and(|status| status.starts_with("standby"))
+    });
+    assert!(!manager.said().contains("STOPPING=1"), "{}", manager.said());
+    serve.signal(libc::SIGTERM);
+    serve.end().code(143);
+    assert!(manager.said().contains("STOPPING=1"), "{}", manager.said());
 }
 
 #[test]

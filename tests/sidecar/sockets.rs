@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::pod::{LONG, Pod, listens, subcommand};
 use crate::support::run::run;
 use crate::support::server::shared;
+use crate::support::user::{by_nobody, is_root};
 
 #[test]
 fn its_mode_is_what_was_asked_for_whatever_the_umask() {
@@ -99,7 +100,7 @@ fn what_serve_has_no_use_for_is_refused() {
 
 #[test]
 fn a_full_directory_is_one_clear_line() {
-    if !nix::unistd::geteuid().is_root() {
+    if !is_root() {
         println!("skipped: only root can mount a directory that is full");
         return;
     }
@@ -123,22 +124,16 @@ fn attach_says_what_keeps_it_from_serve() {
     let attach = pod.attach().option("--wait", "300ms").sh("exit 1");
     let ended = attach.run().code(121);
     assert!(ended.says(&["waiting for serve", "refused"]), "{ended:?}");
-    if nix::unistd::geteuid().is_root() {
+    if is_root() {
         std::fs::remove_file(pod.socket()).unwrap();
         let _serve = pod.serve().option("--socket-mode", "0600").spawn();
         listens(pod.socket());
-        let other = [
-            "setpriv",
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-        ];
         let attach = pod.attach().option("--wait", "300ms").sh("exit 1");
-        let ended = attach.below(&other).run().code(121);
+        let ended = by_nobody(attach).run().code(121);
         assert!(ended.says(&["Permission denied"]), "{ended:?}");
         let mode = PermissionsExt::from_mode(0o666);
         std::fs::set_permissions(pod.socket(), mode).unwrap();
         let attach = pod.attach().sh("exit 6");
-        attach.below(&other).run().code(6);
+        by_nobody(attach).run().code(6);
     }
 }

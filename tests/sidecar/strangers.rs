@@ -17,6 +17,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::pod::{LONG, Pod, listens};
 use crate::support::proc;
+use crate::support::user::is_root;
 use crate::support::wait::{SOON, until, until_true};
 
 /// Somebody at a socket.
@@ -120,7 +121,7 @@ fn another_time_namespace_is_refused_on_both_sides() {
     drop(serve);
     let ended = greeted_by(&pod, &ToAttach::Hello(other).encode());
     assert!(ended.says(&["another time namespace"]), "{ended:?}");
-    if nix::unistd::geteuid().is_root() {
+    if is_root() {
         let serve = pod.serve().spawn();
         listens(pod.socket());
         let attach = pod.attach().sh("exit 1");

@@ -7,31 +7,12 @@ use std::process::Command;
 use crate::support::leasewrap::{Builder, binary, events, holder, lease_name, namespaced};
 use crate::support::run::run;
 use crate::support::server::shared;
+use crate::support::user::{by_nobody, is_root};
 use crate::support::wait::{SOON, until, until_true};
 use crate::support::{proc, sys};
 
 fn leasewrap() -> Builder {
     crate::leasewrap().switch("--pid-namespace")
-}
-
-fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
-}
-
-/// A user that is not root, and what it can execute.
-fn by_nobody(builder: Builder) -> Builder {
-    if !is_root() {
-        return builder;
-    }
-    let copy = run().file("leasewrap");
-    fs::copy(binary(), &copy).unwrap();
-    let nobody = [
-        "setpriv",
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-    ];
-    builder.program(&copy).below(&nobody)
 }
 
 /// All that a worker can see of where it is, its pids and `/proc` left out.

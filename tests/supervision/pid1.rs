@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::support::leasewrap::{Builder, Leasewrap, holder, lease_name, namespaced};
 use crate::support::server::shared;
+use crate::support::user::is_root;
 use crate::support::wait::{SOON, until, until_true};
 use crate::support::witness::Log;
 use crate::support::{proc, sys};
@@ -11,7 +12,7 @@ use crate::support::{proc, sys};
 /// Runs it as PID 1, by root or in a user namespace.
 fn as_pid_1(builder: Builder) -> Builder {
     let mut below = vec!["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
-    if !nix::unistd::geteuid().is_root() {
+    if !is_root() {
         below.extend(["--user", "--map-root-user"]);
     }
     builder.below(&below)

@@ -4,10 +4,10 @@
 use std::fs;
 use std::process::Command;
 
-use crate::support::leasewrap::{Leasewrap, binary, holder, lease_name, leasewrap};
+use crate::support::leasewrap::{Leasewrap, holder, lease_name, leasewrap};
 use crate::support::proc;
-use crate::support::run::run;
 use crate::support::server::{Options, Server};
+use crate::support::user::{NOBODY, by_nobody, is_root};
 use crate::support::wait::{SOON, until_true};
 
 const PASSWORD: &str = "pw-Qx7-secret";
@@ -192,22 +192,8 @@ fn keeper_and_guard_cannot_be_looked_into() {
     let server = server();
     let url = server.url_of(&format!("lw:{PASSWORD}"), "postgres");
     // Root may look into everything: so it is all done by somebody else.
-    let nobody = [
-        "setpriv",
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-    ];
-    let user: &[&str] = if nix::unistd::geteuid().is_root() {
-        &nobody
-    } else {
-        &["env"]
-    };
-    let copy = run().file("leasewrap");
-    fs::copy(binary(), &copy).unwrap();
-    let builder = holder(&url, &lease_name("secret"))
-        .program(&copy)
-        .below(user);
+    let user: &[&str] = if is_root() { &NOBODY } else { &["env"] };
+    let builder = by_nobody(holder(&url, &lease_name("secret")));
     let leasewrap = builder.sh("exec sleep 1000").spawn();
     let worker = leasewrap.worker();
     let may_look = |pid: i32, file: &str| {

@@ -8,6 +8,7 @@
 pub mod etcd;
 pub mod installation;
 pub mod leasewrap;
+pub mod manager;
 pub mod proc;
 pub mod programs;
 pub mod proxy;
@@ -16,5 +17,6 @@ pub mod run;
 pub mod server;
 pub mod session;
 pub mod sys;
+pub mod user;
 pub mod wait;
 pub mod witness;

@@ -140,6 +140,7 @@ pub fn parse(arguments: &[OsString], environment: &Environment<'_>) -> Result<Pa
     let place = place(&command, arguments);
     let refused = |error: clap::Error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refused::Told(error.render()),
+        ErrorKind::InvalidUtf8 => Refused::Usage(UsageError::not_utf8(arguments)),
         _ => Refused::Usage(UsageError::from_clap(&error, &place)),
     };
     let matches = command

@@ -5,9 +5,10 @@ use clap::CommandFactory;
 
 use super::db::DbSource;
 use super::run::RunOptions;
-use super::{Cli, Parsed, Refused, definition, parse, variables};
+use super::{Cli, Parsed, Refused, definition, parse};
 use crate::cli::commands::Commands;
 use crate::lease::keeper::Takeover;
+use crate::sys::environment::OPTIONS;
 use crate::telemetry::Detail;
 use crate::wire::StopTo;
 
@@ -300,10 +301,7 @@ fn an_option_wins_over_the_variable_of_one_that_it_excludes() {
 
 #[test]
 fn an_empty_variable_counts_as_not_set() {
-    let empty: Vec<_> = variables::VARIABLES
-        .iter()
-        .map(|name| (*name, ""))
-        .collect();
+    let empty = OPTIONS.map(|name| (name, ""));
     let options = run(&["--db", DB, "--", "w"], &empty);
     assert_eq!(options, run(&["--db", DB, "--", "w"], &[]));
 }
@@ -365,7 +363,7 @@ fn the_list_of_variables_is_that_of_the_options() {
     }
     let mut found = std::collections::BTreeSet::new();
     collect(&Cli::command(), &mut found);
-    assert_eq!(found.into_iter().collect::<Vec<_>>(), variables::VARIABLES);
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), OPTIONS);
 }
 
 #[test]
@@ -399,7 +397,7 @@ fn help_is_short_or_long_and_shows_no_value_of_a_variable() {
     }
     // Those of the socket are not the run form's.
     let all = format!("{long}{}", help(&["help", "serve"]));
-    for variable in variables::VARIABLES {
+    for variable in OPTIONS {
         assert!(all.contains(&format!("[env: {variable}]")), "{variable}");
     }
     for heading in [

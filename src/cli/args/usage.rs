@@ -2,6 +2,7 @@
 //! would be right; and never a password.
 
 use std::error::Error as _;
+use std::ffi::OsString;
 use std::fmt;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -25,6 +26,22 @@ impl UsageError {
             shown(seen),
             problem.trim_end_matches('.')
         ))
+    }
+
+    /// About the first of these arguments that is not UTF-8: clap does not say
+    /// which.
+    pub fn not_utf8(arguments: &[OsString]) -> Self {
+        let options = arguments.split(|word| word == "--").next();
+        let mut before = "the command line";
+        for word in options.unwrap_or_default().iter().skip(1) {
+            let Some(text) = word.to_str() else {
+                let text = word.to_string_lossy();
+                let (flag, seen) = text.split_once('=').unwrap_or((before, &text));
+                return Self::value(flag, seen, NOT_UTF8);
+            };
+            before = text;
+        }
+        Self(format!("an option's value {NOT_UTF8}"))
     }
 
     /// From clap's error.
@@ -63,10 +80,7 @@ impl UsageError {
                     .unwrap_or_default(),
                 strings(error, ContextKind::InvalidArg).join(", ")
             )),
-            ErrorKind::InvalidUtf8 => Self(
-                "an option's value is not UTF-8; only the worker's command may be other bytes"
-                    .to_owned(),
-            ),
+            ErrorKind::InvalidUtf8 => Self(format!("{flag}: the value {NOT_UTF8}")),
             ErrorKind::TooManyValues
             | ErrorKind::TooFewValues
             | ErrorKind::WrongNumberOfValues
@@ -83,6 +97,8 @@ impl fmt::Display for UsageError {
 }
 
 impl std::error::Error for UsageError {}
+
+const NOT_UTF8: &str = "is not UTF-8; only the worker's command may be other bytes";
 
 /// Where the error was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +139,10 @@ fn unknown(error: &clap::Error, place: &Place) -> UsageError {
                     option_only(near)
                 )
             }
+            // clap names its first letter alone.
+            (None, _) if seen[1..].starts_with(|c: char| c.is_ascii_digit()) => format!(
+                "{word}: no such option; a value that begins with a dash is given as --OPTION={word}…"
+            ),
             (None, Place::Subcommand(name)) => {
                 format!("{word}: no such option of {name} (see leasewrap {name} --help)")
             }
@@ -199,9 +219,9 @@ fn flag(error: &clap::Error) -> String {
     option_only(&text(error, ContextKind::InvalidArg)).to_owned()
 }
 
-/// `--ttl` of `--ttl <DURATION>`.
+/// `--ttl` of `--ttl <DURATION>`, `--verbose` of `--verbose...`.
 fn option_only(described: &str) -> &str {
-    described.split([' ', '=']).next().unwrap_or(described)
+    described.split([' ', '=', '.']).next().unwrap_or(described)
 }
 
 fn one_of(error: &clap::Error, otherwise: &str) -> String {

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::cli::output::short;
 use crate::http::listen::ListenAddress;
 use crate::lease::ids::{Label, LeaseName, Value};
-
-/// The longest duration that can be given: past every use, and far from any
-/// overflow of an interval of the database or of the boot clock.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+use crate::lease::timing::LONGEST;
+use crate::sys::entry::password_spans;
+use crate::sys::signals;
 
 /// A duration as humantime reads it.
 ///
@@ -65,9 +65,7 @@ pub fn fraction(text: &str) -> Result<f64, String> {
 /// A fragment for people; also for signals that stop nothing.
 pub fn stop_signal(text: &str) -> Result<i32, String> {
     const RIGHT: &str = "give a signal by name or number, such as TERM, SIGINT, 15 or RTMIN+1";
-    let upper = text.trim().to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let number = signal_number(name).ok_or(RIGHT)?;
+    let number = signals::by_name(text).ok_or(RIGHT)?;
     match Signal::try_from(number) {
         // Neither ends anything, and a stopped worker would only wait for
         // its SIGKILL.
@@ -76,31 +74,6 @@ pub fn stop_signal(text: &str) -> Result<i32, String> {
         }
         Ok(_) | Err(_) => Ok(number),
     }
-}
-
-fn signal_number(name: &str) -> Option<i32> {
-    let (first, last) = (libc::SIGRTMIN(), libc::SIGRTMAX());
-    if let Ok(number) = name.parse::<i32>() {
-        // 32 and 33 belong to the C library's threads.
-        return ((1..=31).contains(&number) || (first..=last).contains(&number)).then_some(number);
-    }
-    let offset = |text: &str| match text {
-        "" => Some(0),
-        signed => signed
-            .get(1..)
-            .and_then(|digits| digits.parse::<i32>().ok()),
-    };
-    let number = if let Some(rest) = name.strip_prefix("RTMIN") {
-        (rest.is_empty() || rest.starts_with('+')).then(|| offset(rest))?? + first
-    } else if let Some(rest) = name.strip_prefix("RTMAX") {
-        last - (rest.is_empty() || rest.starts_with('-')).then(|| offset(rest))??
-    } else {
-        return format!("SIG{name}")
-            .parse::<Signal>()
-            .ok()
-            .map(|signal| signal as i32);
-    };
-    (first..=last).contains(&number).then_some(number)
 }
 
 /// A lease's name.
@@ -192,60 +165,24 @@ pub fn schema(text: &str) -> Result<String, String> {
 /// `text` without the password of any URL or connection string in it, for
 /// every message that repeats what was typed.
 pub fn without_password(text: &str) -> String {
-    let masked = mask_user_info(text);
-    mask_parameters(&masked)
-}
-
-fn mask_user_info(text: &str) -> String {
-    // To the *last* at sign: a password may hold an unescaped one, and then
-    // showing too little is right.
-    let Some(at) = text.rfind('@') else {
-        return text.to_owned();
-    };
-    let start = text.find("://").map_or(0, |scheme| scheme + 3);
-    match text.get(start..at).and_then(|info| info.find(':')) {
-        Some(colon) => format!("{}:***{}", &text[..start + colon], &text[at..]),
-        None => text.to_owned(),
+    let mut spans = password_spans(text.as_bytes());
+    spans.sort_by_key(|span| span.start);
+    let (mut masked, mut rest) = (String::with_capacity(text.len()), 0);
+    for span in spans.into_iter().filter(|span| !span.is_empty()) {
+        if span.start >= rest {
+            masked += &text[rest..span.start];
+            masked += "***";
+        }
+        rest = rest.max(span.end);
     }
-}
-
-fn mask_parameters(text: &str) -> String {
-    // ASCII lowercase keeps every byte's position.
-    let lower = text.to_ascii_lowercase();
-    let mut masked = String::with_capacity(text.len());
-    let mut rest = 0;
-    while let Some(found) = lower[rest..].find("password=") {
-        let value = rest + found + "password=".len();
-        let end = lower[value..]
-            .find(['&', ' '])
-            .map_or(text.len(), |end| value + end);
-        masked.push_str(&text[rest..value]);
-        masked.push_str("***");
-        rest = end;
-    }
-    masked.push_str(&text[rest..]);
-    masked
+    masked + &text[rest..]
 }
 
 /// What was typed, as one line of a message may repeat it: no password, no
 /// control character, no kilobytes.
 pub fn shown(text: &str) -> String {
     const MOST: usize = 200;
-    let line: String = without_password(text)
-        .chars()
-        .flat_map(visible)
-        .take(MOST + 1)
-        .collect();
-    match line.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
-}
-
-fn visible(c: char) -> impl Iterator<Item = char> {
-    let escaped = c.is_control().then(|| c.escape_default());
-    let plain = (!c.is_control()).then_some(c);
-    escaped.into_iter().flatten().chain(plain)
+    short(&without_password(text), MOST)
 }
 
 #[cfg(test)]
@@ -307,9 +244,14 @@ mod tests {
             ("postgres://h:5432/db", "postgres://h:5432/db"),
             (
                 "postgres://h/db?user=u&Password=s3&sslpassword=x y",
-                "postgres://h/db?user=u&Password=***&sslpassword=*** y",
+                "postgres://h/db?user=u&Password=***&sslpassword=***",
             ),
-            ("host=h password=s3cret", "host=h password=***"),
+            (
+                "host=h password = 'my s3cret' user=u",
+                "host=h password =***",
+            ),
+            ("u:s3cret@h/db?x=a://b", "u:***@h/db?x=a://b"),
+            ("/run/password", "/run/password"),
             ("./worker", "./worker"),
         ] {
             assert_eq!(without_password(seen), said);

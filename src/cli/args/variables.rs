@@ -18,49 +18,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::usage::{Place, UsageError};
 
-/// Every variable that configures leasewrap. The worker gets none of them
-/// (contract, section 7), so that a leasewrap inside a leasewrap inherits
-/// nothing by accident.
-pub const VARIABLES: &[&str] = &[
-    "LEASEWRAP_CALL_TIMEOUT",
-    "LEASEWRAP_CONFLICT_EXIT_CODE",
-    "LEASEWRAP_DB",
-    "LEASEWRAP_DB_FILE",
-    "LEASEWRAP_GRACE",
-    "LEASEWRAP_HOLD_AT_LEAST",
-    "LEASEWRAP_HOOK_TIMEOUT",
-    "LEASEWRAP_JITTER",
-    "LEASEWRAP_LABEL",
-    "LEASEWRAP_LISTEN",
-    "LEASEWRAP_LOG",
-    "LEASEWRAP_LOG_FORMAT",
-    "LEASEWRAP_LOST_EXIT_CODE",
-    "LEASEWRAP_MARGIN",
-    "LEASEWRAP_NAME",
-    "LEASEWRAP_ON_EVENT",
-    "LEASEWRAP_PASS_NOTIFY",
-    "LEASEWRAP_PGOPTIONS",
-    "LEASEWRAP_PID_NAMESPACE",
-    "LEASEWRAP_POLL_EVERY",
-    "LEASEWRAP_PRECHECK",
-    "LEASEWRAP_REJOIN",
-    "LEASEWRAP_RENEW_EVERY",
-    "LEASEWRAP_SCHEMA",
-    "LEASEWRAP_SLOTS",
-    "LEASEWRAP_SOCKET",
-    "LEASEWRAP_SOCKET_MODE",
-    "LEASEWRAP_STOP_SIGNAL",
-    "LEASEWRAP_STOP_TIMEOUT",
-    "LEASEWRAP_STOP_TO",
-    "LEASEWRAP_TAKEOVER",
-    "LEASEWRAP_TAKEOVER_DELAY",
-    "LEASEWRAP_TTL",
-    "LEASEWRAP_VALUE",
-    "LEASEWRAP_WAIT",
-    "LEASEWRAP_WORKER_WATCHDOG",
-];
-
-/// Variables of one process for another; removed as well.
+/// Reads a variable.
 pub type Environment<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
 
 /// `command` with the variables in its long help, and none of them read by

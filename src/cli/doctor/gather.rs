@@ -8,7 +8,7 @@ use super::judge::{Containment, Findings, Heard, Look};
 use super::measure::Trips;
 use crate::cli::admin::Admins;
 use crate::lease::ids::LeaseName;
-use crate::lease::record::{Fault, Unknown};
+use crate::lease::record::Unknown;
 use crate::store::admin::Admin;
 use crate::store::postgres::PgStore;
 use crate::store::{AnyStore, Notice, Store, Watch};
@@ -29,39 +29,25 @@ pub async fn gather(
     containment: Containment,
 ) -> Findings {
     let limit = admins.limit;
-    let leases = match name {
-        Some(name) => Some(
-            admins
-                .store
-                .status(Some(name), limit)
-                .await
-                .map(|seen| seen.value),
-        ),
-        None => None,
+    // A file shows itself by being read.
+    let seen = match (&mut admins.store, name) {
+        (AnyStore::Postgres(_), None) => Ok(Vec::new()),
+        (store, name) => store.status(name, limit).await.map(|seen| seen.value),
     };
     let watch = admins.store.watch();
-    let AnyStore::Postgres(store) = &mut admins.store else {
-        return Findings {
-            server: Err(Unknown {
-                fault: Fault::Final,
-                message: "doctor looks at PostgreSQL; what a SQLite file needs (this host, a \
-                          local file system) is checked whenever it is opened"
-                    .to_owned(),
-            }),
-            look: None,
-            leases: leases.and_then(Result::ok).unwrap_or_default(),
-            containment,
-        };
+    let server = match (&mut admins.store, &seen) {
+        (AnyStore::Postgres(store), _) => store.server_facts(limit).await.map(Some),
+        (AnyStore::Sqlite(_), Ok(_)) => Ok(None),
+        (AnyStore::Sqlite(_), Err(unknown)) => Err(unknown.clone()),
     };
-    let server = store.server_facts(limit).await;
-    let look = match &server {
-        Ok(_) => Some(look(store, watch, limit).await),
-        Err(_) => None,
+    let look = match (&mut admins.store, &server) {
+        (AnyStore::Postgres(store), Ok(_)) => Some(look(store, watch, limit).await),
+        (AnyStore::Postgres(_), Err(_)) | (AnyStore::Sqlite(_), _) => None,
     };
     Findings {
         server,
         look,
-        leases: leases.and_then(Result::ok).unwrap_or_default(),
+        leases: name.and(seen.ok()).unwrap_or_default(),
         containment,
     }
 }

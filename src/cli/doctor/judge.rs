@@ -19,8 +19,9 @@ use crate::sys::namespace::Way;
 /// Everything that was found.
 #[derive(Debug)]
 pub struct Findings {
-    /// Whether there is a server, and what it is.
-    pub server: Result<ServerFacts, Unknown>,
+    /// Whether the database answers, and what its server is; `None`: it is a
+    /// SQLite file.
+    pub server: Result<Option<ServerFacts>, Unknown>,
     /// Where there is one: all the rest.
     pub look: Option<Look>,
     /// The lease that was named.
@@ -121,8 +122,9 @@ impl Point {
 
 /// All points, in the order in which to look at them.
 pub fn judge(findings: &Findings, timing: &Timing) -> Vec<Point> {
-    let server = match &findings.server {
-        Ok(server) => server,
+    let mut points = match &findings.server {
+        Ok(Some(server)) => of_server(server, findings, timing),
+        Ok(None) => vec![server::file()],
         Err(unknown) => {
             return vec![
                 Point::new("server", Verdict::Fails, unknown.message.clone())
@@ -130,6 +132,13 @@ pub fn judge(findings: &Findings, timing: &Timing) -> Vec<Point> {
             ];
         }
     };
+    points.push(line::outage(timing));
+    points.extend(line::other_ttls(&findings.leases, timing));
+    points.push(host::containment(&findings.containment));
+    points
+}
+
+fn of_server(server: &ServerFacts, findings: &Findings, timing: &Timing) -> Vec<Point> {
     let mut points = vec![
         server::version(server),
         server::writable(server),
@@ -146,8 +155,5 @@ pub fn judge(findings: &Findings, timing: &Timing) -> Vec<Point> {
         points.push(server::fences(&look.fences));
     }
     points.push(server::queue(server));
-    points.push(line::outage(timing));
-    points.extend(line::other_ttls(&findings.leases, timing));
-    points.push(host::containment(&findings.containment));
     points
 }

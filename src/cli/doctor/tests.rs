@@ -54,7 +54,7 @@ fn points(server: ServerFacts, look: Look) -> Vec<Point> {
     let timing = Timing::new(TimingOptions::default()).expect("the defaults fit");
     judge(
         &Findings {
-            server: Ok(server),
+            server: Ok(Some(server)),
             look: Some(look),
             leases: Vec::new(),
             containment: contained(),
@@ -90,7 +90,7 @@ fn a_good_database_has_no_findings() {
         "{all:?}"
     );
     let findings = Findings {
-        server: Ok(server()),
+        server: Ok(Some(server())),
         look: Some(look()),
         leases: Vec::new(),
         containment: contained(),
@@ -278,7 +278,7 @@ fn the_containment_is_named_and_what_stands_in_its_way() {
     let timing = Timing::new(TimingOptions::default()).expect("the defaults fit");
     let point = |wanted, possible: Result<Way, &str>| {
         let findings = Findings {
-            server: Ok(server()),
+            server: Ok(Some(server())),
             look: None,
             leases: Vec::new(),
             containment: Containment {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::Bench;
 use super::scene::ticks;
+use super::{Bench, CALL_LIMIT};
 use crate::store::AnyStore;
 use crate::store::selftest::{SelfTest as _, TestLease};
 use crate::sys::tree::{Round, Sweep, children_of_self};
@@ -61,9 +61,9 @@ pub async fn rows(bench: &Bench, leases: &[TestLease]) -> Vec<String> {
     };
     let mut store = AnyStore::new(bench.settings.clone(), first.name().clone(), clock::now);
     for lease in leases {
-        let mut done = store.forget(lease, bench.call_limit).await;
+        let mut done = store.forget(lease, CALL_LIMIT).await;
         if done.is_err() {
-            done = store.forget(lease, bench.call_limit).await;
+            done = store.forget(lease, CALL_LIMIT).await;
         }
         if let Err(unknown) = done {
             left.push(format!("the lease {}: {}", lease.name(), unknown.message));

@@ -10,7 +10,7 @@ use super::judge::{HandOver, Verdict, millis_between};
 use super::proxy::Proxy;
 use super::scene::{Scene, ticks};
 use super::witness::{DAEMON, STUBBORN};
-use super::{Bench, Trouble};
+use super::{Bench, CALL_LIMIT, Trouble};
 use crate::store::AnyStore;
 use crate::store::selftest::{NoHop, SelfTest as _, TestLease};
 use crate::sys::clock;
@@ -253,11 +253,11 @@ async fn stolen_row(mut scene: Scene<'_>) -> Result<Seen, Trouble> {
     let database = scene.bench.database.clone();
     let (holder, token) = scene.hold(&database, &TREE).await?;
     let standby = scene.stand_by().await?;
-    let (lease, limit) = (scene.lease, scene.bench.call_limit);
+    let lease = scene.lease;
     let mut store = store(scene.bench, lease);
     // Before it is sent: the holder may see it sooner than its answer is here.
     let at = clock::now();
-    let stolen = store.steal(lease, limit).await;
+    let stolen = store.steal(lease, CALL_LIMIT).await;
     changed("change the lease's row", stolen)?;
     let mut seen = finish(&mut scene, holder, standby).await?;
     if let Some(last) = scene.last_of(token)? {
@@ -282,9 +282,9 @@ async fn lost_host(mut scene: Scene<'_>, seconds: i64) -> Result<Seen, Trouble> 
     // Well before the deadline, from when on the guard acts although it was
     // stopped, and after some polls of the standby's.
     let lost_at = clock::now() + scene.bench.ttl / 2;
-    let (lease, limit) = (scene.lease, scene.bench.call_limit);
+    let lease = scene.lease;
     let mut store = store(scene.bench, lease);
-    let stepped = store.step_clock(lease, seconds, limit).await;
+    let stepped = store.step_clock(lease, seconds, CALL_LIMIT).await;
     changed("change the lease's row", stepped)?;
     sleep(lost_at.saturating_since(clock::now())).await;
     // The guard first: the keeper's end would wake it.

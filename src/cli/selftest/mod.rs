@@ -23,7 +23,7 @@ use self::contender::Database;
 use self::faults::Fault;
 use self::report::{Line, Report};
 use super::admin::Failed;
-use super::args::db::{DbArgs, DbOptions};
+use super::args::db::DbArgs;
 use super::args::values;
 use super::output::{Output, Paint, json};
 use super::{database, print, say};
@@ -43,8 +43,11 @@ const AT_A_TIME: usize = 4;
 /// up.
 const ALL_WITHIN: Duration = Duration::from_secs(100);
 
+/// How long a leasewrap may take to get to work.
+pub const START_LIMIT: Duration = Duration::from_secs(20);
+
 /// Limit of every call of the self-test's own.
-const CALL_LIMIT: Duration = Duration::from_secs(5);
+pub const CALL_LIMIT: Duration = Duration::from_secs(5);
 
 /// Arguments of `leasewrap selftest`.
 #[derive(Debug, Args)]
@@ -130,8 +133,6 @@ pub struct Bench {
     pub settings: StoreSettings,
     /// Of the leases.
     pub ttl: Duration,
-    /// Of every call of its own.
-    pub call_limit: Duration,
     /// Every lease that was used.
     leases: RefCell<Vec<TestLease>>,
     /// Tells this run's leases from others'.
@@ -141,14 +142,9 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// How long a leasewrap may take to get to work.
-    pub fn start_limit(&self) -> Duration {
-        Duration::from_secs(20)
-    }
-
     /// How long a standby may take, twice the watching included.
     pub fn take_over_limit(&self) -> Duration {
-        self.ttl * 3 + Duration::from_secs(20)
+        self.ttl * 3 + START_LIMIT
     }
 
     fn lease(&self, rest: &str) -> Result<TestLease, Failed> {
@@ -190,11 +186,8 @@ impl SelfTest {
     }
 
     fn run(self) -> Result<Report, Failed> {
-        let options: DbOptions = self
-            .db
-            .check()
-            .map_err(|error| Failed::usage(error.to_string()))?;
-        let settings = database::settings(&options).map_err(|refused| refused.failed())?;
+        let options = self.db.check()?;
+        let settings = database::settings(&options)?;
         // Whatever a killed keeper leaves becomes ours to reap and to end.
         process::become_subreaper().map_err(|error| failed(&error))?;
         signals::ignore_pipe();
@@ -209,7 +202,6 @@ impl SelfTest {
                 database: Database::of(&options),
                 settings,
                 ttl: self.ttl,
-                call_limit: CALL_LIMIT,
                 leases: RefCell::default(),
                 run: rand::random(),
                 deadline: clock::now() + ALL_WITHIN,

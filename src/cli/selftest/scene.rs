@@ -7,7 +7,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::contender::{Contender, Database, Start};
 use super::judge::{HandOver, Stamp, hand_over};
-use super::{Bench, Trouble, witness};
+use super::{Bench, START_LIMIT, Trouble, witness};
 use crate::store::selftest::TestLease;
 use crate::sys::clock;
 use crate::sys::memfd::SharedLog;
@@ -94,7 +94,7 @@ impl<'a> Scene<'a> {
     ) -> Result<(Contender, i64), Trouble> {
         let mut holder = self.start(database, "selftest: holder", worker)?;
         let wanted = 1 + usize::from(worker.contains(&witness::DAEMON));
-        let limit = clock::now() + self.bench.start_limit();
+        let limit = clock::now() + START_LIMIT;
         let mut look = ticks();
         loop {
             let stamps = self.stamps.all()?;
@@ -116,14 +116,15 @@ impl<'a> Scene<'a> {
     /// it watches.
     pub async fn stand_by(&self) -> Result<Contender, Trouble> {
         let standby = self.start(&self.bench.database, "selftest: standby", &[])?;
-        let limit = self.bench.start_limit();
         let right = |line: &serde_json::Value| {
             line["event"] == "waiting"
                 && ["held", "watching"]
                     .iter()
                     .any(|why| line["reason"] == *why)
         };
-        standby.event("a standby that waits", limit, right).await?;
+        standby
+            .event("a standby that waits", START_LIMIT, right)
+            .await?;
         Ok(standby)
     }
 

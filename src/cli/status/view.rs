@@ -304,7 +304,6 @@ impl Slot {
         let record = &status.record;
         let state = State::of(status.state(&seen.server), paused);
         let taken = !record.released;
-        let shown = |text: &str| text.to_owned();
         Self {
             slot: record.slot.0,
             state,
@@ -312,9 +311,9 @@ impl Slot {
                 .holder
                 .filter(|_| taken)
                 .map(|holder| holder.to_string()),
-            label: taken.then(|| shown(&record.label)),
-            value: taken.then(|| shown(&record.value)),
-            last_label: record.released.then(|| shown(&record.label)),
+            label: taken.then(|| record.label.clone()),
+            value: taken.then(|| record.value.clone()),
+            last_label: record.released.then(|| record.label.clone()),
             token: record.token.0,
             closed_token: record.closed_token.map(|token| token.0),
             revision: record.revision.0,

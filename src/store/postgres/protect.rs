@@ -12,10 +12,13 @@ use crate::store::deadline::Deadline;
 /// The trigger's name.
 const TRIGGER: &str = "leasewrap_fence";
 
-/// A table and its partitions: one row each; none where there is no such table.
+/// A table and its partitions: one row each; none where there is no such
+/// table. Of kind `own`: leasewrap's.
 const FAMILY: &str = "
 select t.name, t.kind from (
-    select format('%I.%I', s.nspname, c.relname) as name, c.relkind::text as kind
+    select format('%I.%I', s.nspname, c.relname) as name,
+        case when s.oid = (select f.pronamespace from pg_proc f where f.oid = to_regproc(:fence_text))
+            then 'own' else c.relkind::text end as kind
     from pg_class c join pg_namespace s on s.oid = c.relnamespace
     where c.oid in (
         select to_regclass(:table)::oid
@@ -50,7 +53,17 @@ impl PgStore {
                 return Err(ProtectError::NoSuchRole(role.clone()));
             }
         }
-        let tables = self.families(&protection.tables, deadline).await?;
+        let families = self.families(&protection.tables, deadline).await?;
+        let tables = families
+            .into_iter()
+            .map(|(name, kind)| match kind.as_str() {
+                // Ordinary, partitioned and foreign tables.
+                "r" | "p" | "f" => Ok(name),
+                // Fenced, they would keep everybody from ever taking a lease.
+                "own" => Err(ProtectError::Own(name)),
+                _ => Err(ProtectError::NotProtectable(name)),
+            });
+        let tables: Vec<String> = tables.collect::<Result<_, _>>()?;
         let arguments: Vec<String> = std::iter::once(protection.name.as_str())
             .chain(protection.allow_roles.iter().map(String::as_str))
             .map(sql::text)
@@ -78,7 +91,7 @@ impl PgStore {
         let mut protected: Vec<String> = protected.into_iter().map(|(name, _kind)| name).collect();
         if !tables.is_empty() {
             let wanted = self.families(tables, deadline).await?;
-            protected.retain(|table| wanted.contains(table));
+            protected.retain(|table| wanted.iter().any(|(name, _kind)| name == table));
         }
         let statements = protected
             .iter()
@@ -87,27 +100,26 @@ impl PgStore {
         Ok(protected)
     }
 
-    /// The tables and their partitions, quoted.
+    /// The tables and their partitions, quoted, and of which kind each is.
     async fn families(
         &mut self,
         tables: &[String],
         deadline: Deadline,
-    ) -> Result<Vec<String>, ProtectError> {
+    ) -> Result<Vec<(String, String)>, ProtectError> {
         let mut all = Vec::new();
         for table in tables {
+            if table.contains('\0') {
+                return Err(ProtectError::NoSuchTable(table.clone()));
+            }
             let family = self
                 .look(FAMILY, &[("table", &sql::text(table))], deadline)
                 .await?;
             if family.is_empty() {
                 return Err(ProtectError::NoSuchTable(table.clone()));
             }
-            for (name, kind) in family {
-                // Ordinary, partitioned and foreign tables.
-                if !matches!(kind.as_str(), "r" | "p" | "f") {
-                    return Err(ProtectError::NotProtectable(name));
-                }
-                if !all.contains(&name) {
-                    all.push(name);
+            for of_it in family {
+                if !all.contains(&of_it) {
+                    all.push(of_it);
                 }
             }
         }

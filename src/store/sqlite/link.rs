@@ -149,7 +149,7 @@ impl Link {
             .create_if_missing(make == Make::IfMissing)
             // Every commit is on the disk.
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(deadline.left() * 3 / 4)
+            .busy_timeout(patience(deadline))
             .thread_name(|_| "lw-sqlite".to_owned())
             .disable_statement_logging();
         match timeout(deadline.left(), options.connect()).await {
@@ -178,6 +178,14 @@ impl Link {
     }
 }
 
+/// How long SQLite waits for others: it gives up before we do, so that its
+/// answer still reaches us.
+fn patience(deadline: Deadline) -> Duration {
+    // It counts milliseconds in an `int`; sqlx panics past that.
+    const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
+    (deadline.left() * 3 / 4).min(LONGEST)
+}
+
 /// Sends a message over `connection`, which must not be used again where that
 /// fails.
 pub(super) async fn send(
@@ -186,8 +194,7 @@ pub(super) async fn send(
     path: &Path,
     deadline: Deadline,
 ) -> Result<Rows, Failure> {
-    // SQLite gives up before we do, so that its answer still reaches us.
-    let busy = (deadline.left() * 3 / 4).as_millis();
+    let busy = patience(deadline).as_millis();
     let sql = format!("pragma busy_timeout = {busy};\n{sql}");
     match timeout(deadline.left(), collect(connection, sql)).await {
         Ok(Ok(rows)) => Ok(rows),

@@ -207,6 +207,10 @@ fn protected_tables_want_a_token() {
                 ProtectError::NoSuchTable("it's no name".to_owned()),
             ),
             ("shop.v", ProtectError::NotProtectable("shop.v".to_owned())),
+            (
+                "leasewrap.event",
+                ProtectError::Own("leasewrap.event".to_owned()),
+            ),
         ];
         for (table, error) in wrong {
             let said = one.store.protect(&protection(&bench, table), LIMIT).await;

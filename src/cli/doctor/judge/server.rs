@@ -1,4 +1,4 @@
-//! The server, the schema, the rights and the fences.
+//! The server (or the file), the schema, the rights and the fences.
 
 use super::{Point, Verdict};
 use crate::lease::record::Unknown;
@@ -6,6 +6,12 @@ use crate::store::postgres::doctor::{FencedTable, SchemaFacts, SchemaThere, Serv
 
 /// The oldest PostgreSQL that leasewrap works with.
 const OLDEST: i64 = 130_000;
+
+/// It was opened, which refuses network file systems and other hosts' files.
+pub(super) fn file() -> Point {
+    let found = "a SQLite file on a local file system, for the processes of this host alone";
+    Point::new("server", Verdict::Holds, found)
+}
 
 pub(super) fn version(server: &ServerFacts) -> Point {
     let found = format!(
