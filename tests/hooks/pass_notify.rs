@@ -43,7 +43,7 @@ fn what_the_worker_says_reaches_the_manager_beside_leasewrap() {
     let leasewrap = leasewrap()
         .switch("--pass-notify")
         .env("NOTIFY_SOCKET", &path.display().to_string())
-        .worker(&[&notify, "STATUS=mine"]);
+        .worker(&[notify.as_str(), "STATUS=mine"]);
     leasewrap.run().code(0);
     let mut said = String::new();
     until("both have spoken", SOON, || {
