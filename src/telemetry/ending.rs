@@ -67,7 +67,8 @@ impl Ending<'_> {
     }
 
     /// An end that somebody asked for is a good one, and so is a worker's
-    /// own success.
+    /// own success, and whatever `--conflict-exit-code 0` says is none of
+    /// anybody's business.
     fn level(&self) -> Level {
         match self.outcome {
             _ if self.runs_out_in.is_some() => Level::WARN,
@@ -78,6 +79,7 @@ impl Ending<'_> {
                 }
                 Some(StopCause::Unfit | StopCause::Watchdog) | None => Level::WARN,
             },
+            Outcome::NotAcquired { .. } if self.exit_code == 0 => Level::INFO,
             Outcome::SteppedDown { .. } | Outcome::NotAcquired { .. } => Level::WARN,
             Outcome::Lost { .. }
             | Outcome::Database(_)
@@ -214,12 +216,16 @@ mod tests {
     use crate::lease::watch::Reason;
 
     fn end(outcome: &Outcome, stop: Option<&StopCause>) -> (Level, String) {
+        end_with(outcome, stop, 1)
+    }
+
+    fn end_with(outcome: &Outcome, stop: Option<&StopCause>, exit_code: u8) -> (Level, String) {
         let name = LeaseName::new("the job").expect("a name");
         let ending = Ending {
             outcome,
             name: &name,
             program: "./w",
-            exit_code: 0,
+            exit_code,
             stop,
             waited: Duration::from_secs(5),
             held: Some(Duration::from_secs(90)),
@@ -300,5 +306,10 @@ mod tests {
         assert_eq!(level, Level::INFO);
         assert!(text.contains("because SIGTERM came"), "{text}");
         assert_eq!(end(&outcome, Some(&StopCause::Watchdog)).0, Level::WARN);
+        // Else the crontabs of all hosts but one send a mail every night.
+        let outcome = Outcome::NotAcquired {
+            why: Reason::Overtaken,
+        };
+        assert_eq!(end_with(&outcome, None, 0).0, Level::INFO);
     }
 }

@@ -33,10 +33,11 @@ impl Sandbox {
             fsync: true,
             ..Options::default()
         });
-        for role in ["owner", "app"] {
-            server.psql(&format!("create role {role} login superuser"));
+        // As people have it: the program's role owns its database, and no more.
+        for role in ["app", "runner"] {
+            server.psql(&format!("create role {role} login"));
         }
-        server.psql("create database app owner owner");
+        server.psql("create database app owner app");
         let dir = run().directory("docs");
         fs::create_dir(dir.join("bin")).unwrap();
         symlink(binary(), dir.join("bin/leasewrap")).unwrap();
@@ -100,7 +101,10 @@ impl Sandbox {
         let here = self.here(command);
         let mut shell = Command::new("sh");
         shell.args(["-c", &here]);
-        self.finish(place, &here, shell);
+        let said = self.finish(place, &here, shell);
+        if command.starts_with("! ") {
+            assert!(said.contains("under the lease"), "{place}: {said}");
+        }
     }
 
     /// Runs SQL under the lease `mailer`, with its token as `:'token'`.
@@ -116,8 +120,9 @@ impl Sandbox {
         self.finish(place, sql, command);
     }
 
+    /// What it said.
     #[track_caller]
-    fn finish(&self, place: &str, what: &str, mut command: Command) {
+    fn finish(&self, place: &str, what: &str, mut command: Command) -> String {
         let own = self.dir.join("bin");
         let path = std::env::var_os("PATH").unwrap_or_default();
         let tools = tool("psql")
@@ -152,6 +157,7 @@ impl Sandbox {
             ended.is_some_and(|status| status.success()),
             "{place}: {what}\n{ended:?}\n{said}"
         );
+        said
     }
 
     /// Has somebody hold this lease, until it is given back.

@@ -92,6 +92,17 @@ fn the_pod_is_labelled_while_it_leads() {
     assert!(head.contains("Bearer secret"), "{head}");
     assert!(head.contains("application/merge-patch+json"), "{head}");
     assert_eq!(body, label("null"));
+    // Whoever sees another one lead does not: a label that could not be taken
+    // away at the start.
+    let seen = Command::new(&hook)
+        .env("LEASEWRAP_EVENT", "holder-changed")
+        .env("API", &address)
+        .env("SERVICE_ACCOUNT", &account)
+        .env("HOSTNAME", "mailer-0")
+        .output()
+        .unwrap();
+    assert!(seen.status.success(), "{seen:?}");
+    assert_eq!(told.recv_timeout(LIMIT).unwrap().1, label("null"));
 
     let leader = holder(&shared().url(), &lease_name("route"))
         .option("--on-event", &hook.display().to_string())
