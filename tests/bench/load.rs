@@ -41,7 +41,8 @@ fn cpu_seconds(pid: i32) -> f64 {
     ticks as f64 / 100.0
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+/// As the keeper's.
+pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -359,7 +359,7 @@ fn not_after(seen: Option<SeenTime>, now: BootInstant, left: Duration) -> String
     let later = now.saturating_since(seen.sent_at) + left;
     let later = i64::try_from(later.as_micros()).unwrap_or(i64::MAX);
     let micros = seen.database_us.saturating_add(later);
-    format!("timestamptz 'epoch' + interval '{micros} microseconds'")
+    format!("timestamptz 'epoch' + {}", sql::microseconds(micros))
 }
 
 fn acquired(rows: &Rows) -> Result<Acquired, Failure> {

@@ -31,7 +31,13 @@ pub(super) fn identifier(name: &str) -> String {
 
 /// A duration as an interval, to the microsecond.
 pub(super) fn interval(duration: Duration) -> String {
-    format!("interval '{} microseconds'", micros(duration))
+    microseconds(micros(duration))
+}
+
+/// So many microseconds as an interval. The number stands outside of the
+/// literal: within it, it had to fit into 32 bits before PostgreSQL 15.
+pub(super) fn microseconds(count: impl std::fmt::Display) -> String {
+    format!("({count} * interval '1 microsecond')")
 }
 
 /// A duration as a time-out setting: whole milliseconds, and never 0, which
@@ -323,7 +329,7 @@ mod tests {
         assert_eq!(timeout(Duration::ZERO), "'1ms'");
         assert_eq!(
             interval(Duration::from_millis(1500)),
-            "interval '1500000 microseconds'"
+            "(1500000 * interval '1 microsecond')"
         );
     }
 }
