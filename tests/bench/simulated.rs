@@ -58,11 +58,14 @@ fn now() -> Now {
     }
 }
 
-/// Takes the lease and holds it, until it is lost or nobody listens.
+/// Takes the lease and holds it, until it is lost or nobody listens. Behind a
+/// pooler a leasewrap has no connection that `listens`, once it has seen that
+/// nothing arrives there.
 pub async fn hold<T: Copy>(
     which: T,
     bench: Bench,
     config: Arc<Config>,
+    listens: bool,
     news: UnboundedSender<(T, News)>,
 ) {
     let mut store = bench.store();
@@ -84,7 +87,7 @@ pub async fn hold<T: Copy>(
         let pause = keeper
             .next_wakeup()
             .map_or(Duration::MAX, |at| at.saturating_since(clock()));
-        let Some(term) = keeper.term().cloned() else {
+        let Some(term) = keeper.term().filter(|_| listens).cloned() else {
             sleep(pause).await;
             commands.extend(keeper.step(Event::Wake, &now()));
             continue;

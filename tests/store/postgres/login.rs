@@ -20,12 +20,10 @@ const SECRET: &str = "hunter2 & 'so' on";
 fn password_server() -> Server {
     let hba = "local all postgres trust\nlocal all all scram-sha-256\n\
                host all all 127.0.0.1/32 scram-sha-256\n";
-    let options = Options {
+    let server = Server::with(Options {
         hba: Some(hba.to_owned()),
         ..Options::default()
-    };
-    // Not yet the default of PostgreSQL 13.
-    let server = Server::with(options.set("password_encryption", "scram-sha-256"));
+    });
     server.psql(&format!(
         "create role app login password '{}'",
         SECRET.replace('\'', "''")
