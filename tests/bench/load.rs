@@ -41,7 +41,8 @@ fn cpu_seconds(pid: i32) -> f64 {
     ticks as f64 / 100.0
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+/// As the keeper's.
+pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -229,6 +230,10 @@ async fn one_stands_by(bench: &Bench, asked: &Asked, connected: &AtomicU64) {
 /// are taken, renewed and given back as ever. (By name alone: it writes 8 GiB.)
 pub fn queue() {
     let server = Server::with(Options::default().set("shared_buffers", "128MB"));
+    let bench = Bench::new(settings(&server.url(), "leasewrap"));
+    let set_up = runtime().block_on(async { bench.store().init(LIMIT).await });
+    set_up.expect("set up");
+    let empty = rounds(&bench, "with an empty queue");
     let mut sleeper = server.session("postgres");
     sleeper.run("listen held");
     sleeper.run("begin");
@@ -246,11 +251,15 @@ pub fn queue() {
         "\nfilled after {:.0} s: {line}",
         begun.elapsed().as_secs_f64()
     );
-    let usage = server.psql("select pg_notification_queue_usage()");
-    let mut row = Samples::of("taken, renewed and given back");
+    let usage = server.psql("select round(pg_notification_queue_usage()::numeric, 4)");
+    let full = rounds(&bench, &format!("with a queue that is {usage} full"));
+    table("taken, renewed and given back", "ms", &[empty, full]);
+}
+
+/// Twenty times: taken, renewed and given back.
+fn rounds(bench: &Bench, what: &str) -> Samples {
+    let mut row = Samples::of(what);
     runtime().block_on(async {
-        let bench = Bench::new(settings(&server.url(), "leasewrap"));
-        bench.store().init(LIMIT).await.expect("set up");
         for _ in 0..20 {
             let mut one = bench.contender("one");
             let since = Instant::now();
@@ -260,9 +269,5 @@ pub fn queue() {
             row.add(since.elapsed());
         }
     });
-    table(
-        &format!("with the queue of notifications {usage} full"),
-        "ms",
-        &[row],
-    );
+    row
 }

@@ -1,6 +1,7 @@
 //! Figures, each side by side with its peer in one run: `cargo bench`, or one
 //! part of them: `cargo bench --bench peers -- start`, `hand-over`, `costs`,
-//! `fence`, `leases`, `standbys`, and by name alone `queue`, which fills 8 GiB.
+//! `fence`, `leases`, `standbys`, `failover`, and by name alone `queue`, which
+//! fills 8 GiB.
 //!
 //! Every measure alternates between the contenders, so that whatever else the
 //! machine does hits all of them; medians are shown with the 10th and 90th
@@ -17,9 +18,11 @@ mod bouncer;
 mod contender;
 mod contenders;
 mod costs;
+mod failover;
 mod fence;
 mod hand_over;
 mod load;
+mod simulated;
 mod start;
 
 use std::time::Duration;
@@ -131,6 +134,9 @@ fn main() {
     }
     if wanted("standbys") {
         load::standbys();
+    }
+    if wanted("failover") {
+        failover::measure();
     }
     if args.iter().any(|arg| arg == "queue") {
         load::queue();

@@ -136,7 +136,7 @@ fn make_template() -> PathBuf {
     ]);
     checked(
         initdb
-            .args(["--wal-segsize=1", "--no-instructions", "-D"])
+            .args(["--wal-segsize=1", "-D"])
             .arg(making.join("data")),
     );
     // Another process may have been quicker; its template is as good.

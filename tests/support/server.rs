@@ -178,6 +178,8 @@ impl Server {
             ("dynamic_shared_memory_type", "mmap".to_owned()),
             ("jit", "off".to_owned()),
             ("log_line_prefix", "%m [%p] %a ".to_owned()),
+            // The default from PostgreSQL 14 on.
+            ("password_encryption", "scram-sha-256".to_owned()),
         ];
         let own = own
             .into_iter()
