@@ -43,6 +43,10 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 const SPREAD: Duration = Duration::from_millis(1);
 const FEW: u32 = 12;
 
+/// So often it is tried whether a pooler keeps a session for us: while it is
+/// busy, that can look so by chance.
+const ROUNDS: u32 = 5;
+
 /// The pause where a pooler keeps notifications from us.
 const POOLED_PAUSE: Duration = Duration::from_secs(600);
 
@@ -325,7 +329,8 @@ impl Look {
 }
 
 /// A pooler in transaction mode gives each transaction any of the server's
-/// sessions: to `LISTEN` in one would leave it listening for others. So that
+/// sessions: to `LISTEN` in one would leave it listening for others, whose
+/// statements then fail (sqlx expects no notification in an answer). So that
 /// is done only where ours stays the same while another transaction holds
 /// what the pooler would give us next; and it counts only when a notification
 /// has really arrived.
@@ -336,18 +341,18 @@ async fn hears_through_pooler(
 ) -> Result<bool, sqlx::Error> {
     let pid = "select pg_backend_pid() as pid";
     let mut other = options.connect().await?;
-    let rows = collect(&mut other, "begin".to_owned()).await;
-    rows?;
-    let rows = collect(&mut other, pid.to_owned()).await?;
-    let others = first_pid(&rows)?;
-    let ours = match timeout(ARRIVAL, collect(&mut *listener, pid.to_owned())).await {
-        Ok(rows) => first_pid(&rows?)?,
-        // No session is left for us: it is certainly not kept for us.
-        Err(_elapsed) => return Ok(false),
-    };
-    collect(&mut other, "commit".to_owned()).await?;
-    if others == seen.pid || ours != seen.pid {
-        return Ok(false);
+    for _ in 0..ROUNDS {
+        collect(&mut other, "begin".to_owned()).await?;
+        let others = first_pid(&collect(&mut other, pid.to_owned()).await?)?;
+        let ours = match timeout(ARRIVAL, collect(&mut *listener, pid.to_owned())).await {
+            Ok(rows) => first_pid(&rows?)?,
+            // No session is left for us: it is certainly not kept for us.
+            Err(_elapsed) => return Ok(false),
+        };
+        collect(&mut other, "commit".to_owned()).await?;
+        if others == seen.pid || ours != seen.pid {
+            return Ok(false);
+        }
     }
     let probe = format!("leasewrap_probe_{:016x}", rand::random::<u64>());
     listener
