@@ -170,7 +170,7 @@ fn address(path: &OsStr) -> io::Result<SocketAddr> {
         [b'/', ..] => SocketAddr::from_pathname(path),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "NOTIFY_SOCKET is neither a path nor an abstract name",
+            "it is neither a path nor an abstract name",
         )),
     }
 }

@@ -53,6 +53,8 @@ fn serve_tells_the_service_manager_of_its_own_end_alone() {
             .is_some_and(|status| status.starts_with("standby"))
     });
     assert!(!manager.said().contains("STOPPING=1"), "{}", manager.said());
+    let attach = pod.attach().worker(&["sleep", "1000"]).spawn();
+    attach.worker();
     serve.signal(libc::SIGTERM);
     serve.end().code(143);
     assert!(manager.said().contains("STOPPING=1"), "{}", manager.said());
