@@ -372,6 +372,10 @@ impl Search {
 
     /// Says why we wait, if it is time to.
     pub(super) fn tell(&mut self, context: &Context<'_>, out: &mut Commands) {
+        // One's own is there in a moment: nobody waits.
+        if self.reason == Reason::NoGuard && !context.config.attached {
+            return;
+        }
         if self.polls.is_due(context.at()) {
             out.push(Command::Tell(Transition::Waiting {
                 holder: self.holder(context),

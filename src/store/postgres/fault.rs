@@ -150,8 +150,9 @@ impl Refused {
             code => match code.get(..2) {
                 // A text that the database's encoding has no place for, no such
                 // role or password, no such database or schema, no right or
-                // no such object, a feature that is missing.
-                Some("22" | "28" | "3D" | "3F" | "42" | "0A") => Fault::Final,
+                // no such object, a feature that is missing, what a trigger
+                // raises (somebody else's, or our own fence).
+                Some("22" | "28" | "3D" | "3F" | "42" | "0A" | "P0" | "LW") => Fault::Final,
                 _ => Fault::Transient,
             },
         }

@@ -35,6 +35,10 @@ const PING: Duration = Duration::from_secs(60);
 /// How long a notification may take to count as arriving.
 const ARRIVAL: Duration = Duration::from_secs(2);
 
+/// How long a pooler may take to give a session to each of two at once. Until
+/// then one of them is held and does nothing, which others may need.
+const TURN: Duration = Duration::from_millis(500);
+
 /// The pause before the first reconnect, and the longest one.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
 
@@ -344,7 +348,7 @@ async fn hears_through_pooler(
     for _ in 0..ROUNDS {
         collect(&mut other, "begin".to_owned()).await?;
         let others = first_pid(&collect(&mut other, pid.to_owned()).await?)?;
-        let ours = match timeout(ARRIVAL, collect(&mut *listener, pid.to_owned())).await {
+        let ours = match timeout(TURN, collect(&mut *listener, pid.to_owned())).await {
             Ok(rows) => first_pid(&rows?)?,
             // No session is left for us: it is certainly not kept for us.
             Err(_elapsed) => return Ok(false),

@@ -309,6 +309,14 @@ fn a_guard_that_dies_ends_it_unless_it_was_attached() {
 }
 
 #[test]
+fn ones_own_guard_is_waited_for_in_silence() {
+    let mut desk = Desk::without_guard(config());
+    assert_eq!(desk.sees(vec![released(5, 9)]), []);
+    assert_eq!(desk.told, [], "it is there in a moment");
+    acquisition(&desk.guard(GuardEvent::Ready));
+}
+
+#[test]
 fn looks_that_only_time_has_caused_stay_apart() {
     let mut desk = Desk::new(config());
     let mut row = Record {
