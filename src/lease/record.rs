@@ -356,3 +356,25 @@ pub enum Fault {
     /// table in the way: final at the first connect, retried later on.
     Final,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::watch::tests::held;
+
+    #[test]
+    fn a_token_is_closed_by_itself_or_by_a_later_one() {
+        for (closed, is) in [
+            (None, false),
+            (Some(4), false),
+            (Some(5), true),
+            (Some(6), true),
+        ] {
+            let record = Record {
+                closed_token: closed.map(Token),
+                ..held(5, 1)
+            };
+            assert_eq!(record.closed(), is, "{closed:?}");
+        }
+    }
+}

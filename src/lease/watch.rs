@@ -392,4 +392,4 @@ fn earlier(one: Option<BootInstant>, other: Option<BootInstant>) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

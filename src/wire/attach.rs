@@ -133,9 +133,14 @@ mod tests {
         ] {
             assert_eq!(FromAttach::decode(&frame.encode()), Ok(frame));
         }
+        assert_eq!(shortened("short".to_owned()), "short");
+        let long = format!("x{}", "ü".repeat(MAX_FRAME));
+        let message = shortened(long.clone());
+        assert!(long.starts_with(&message));
+        assert_eq!(message.len(), LONGEST_TEXT - 1, "no half of a letter");
         let over = ToAttach::Over {
             end: TermEnd::Lost,
-            message: shortened("ü".repeat(MAX_FRAME)),
+            message,
         };
         assert!(over.encode().len() <= MAX_FRAME);
         assert_eq!(ToAttach::decode(&over.encode()), Ok(over));

@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::contenders::{Field, TTL_SECONDS, Wrapper};
+use crate::picture::{self, Panel, Row};
 use crate::support::leasewrap::{Leasewrap, binary, guard_of, holder, lease_name};
 use crate::support::server::Server;
 use crate::support::sys;
@@ -13,7 +14,7 @@ use crate::support::witness::{Log, Stamp, ms_between};
 use crate::{Samples, table};
 
 /// Of ends that hand over at once.
-const RUNS: usize = 15;
+const RUNS: usize = 9;
 /// Where a lock is waited out.
 const SLOW_RUNS: usize = 3;
 
@@ -30,7 +31,17 @@ enum End {
     Term,
     KillWrapper,
     KillGuard,
+    StopWrapper,
 }
+
+/// All of them.
+const ENDS: [End; 5] = [
+    End::Clean,
+    End::Term,
+    End::KillWrapper,
+    End::KillGuard,
+    End::StopWrapper,
+];
 
 /// A hand-over that has not come by then does not come.
 const LIMIT: Duration = Duration::from_secs(4 * TTL_SECONDS);
@@ -47,30 +58,56 @@ enum Seen {
 
 /// Each end in turn, and each contender in turn.
 pub fn measure(field: &Field<'_>, server: &Server) {
-    for (end, what) in [
-        (End::Clean, "the worker ends"),
-        (End::Term, "TERM to the wrapper"),
-        (End::KillWrapper, "SIGKILL of the wrapper"),
-        (End::KillGuard, "SIGKILL of the guard"),
-    ] {
-        of_end(field, end, what);
-    }
+    ends(field);
     row_taken(server);
     told(server, &["step-down"], "step-down");
     told(server, &["break", "--yes"], "break");
 }
 
-fn of_end(field: &Field<'_>, end: End, what: &str) {
+/// The ends alone, of which the picture is made.
+pub fn ends(field: &Field<'_>) {
+    let panels: Vec<Panel> = ENDS.into_iter().map(|end| of_end(field, end)).collect();
+    picture::write(&panels);
+}
+
+impl End {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Clean => "The worker ends",
+            Self::Term => "TERM to the wrapper",
+            Self::KillWrapper => "SIGKILL of the wrapper",
+            Self::KillGuard => "SIGKILL of the guard",
+            Self::StopWrapper => "SIGSTOP of the wrapper, at a ttl of 5 s",
+        }
+    }
+
+    /// Whose end it can be, and is one.
+    fn is_for(self, wrapper: Wrapper) -> bool {
+        let ours = [Wrapper::Leasewrap, Wrapper::Contained].contains(&wrapper);
+        match self {
+            // The lock of flock lives on with the worker: nothing hands over.
+            Self::KillWrapper | Self::StopWrapper => wrapper != Wrapper::Flock,
+            Self::KillGuard => ours,
+            Self::Clean | Self::Term => true,
+        }
+    }
+
+    /// Whether it is waited out, so that few runs have to do.
+    fn is_slow(self, wrapper: Wrapper) -> bool {
+        match self {
+            Self::StopWrapper => true,
+            Self::KillWrapper => wrapper == Wrapper::Etcdctl,
+            Self::Clean | Self::Term | Self::KillGuard => false,
+        }
+    }
+}
+
+fn of_end(field: &Field<'_>, end: End) -> Panel {
     let wrappers: Vec<Wrapper> = field
         .wrappers
         .iter()
         .copied()
-        .filter(|wrapper| match end {
-            // The lock of flock lives on with the worker: nothing hands over.
-            End::KillWrapper => wrapper.waits() && *wrapper != Wrapper::Flock,
-            End::KillGuard => [Wrapper::Leasewrap, Wrapper::Contained].contains(wrapper),
-            End::Clean | End::Term => wrapper.waits(),
-        })
+        .filter(|wrapper| wrapper.waits() && end.is_for(*wrapper))
         .collect();
     let mut rows: Vec<Samples> = wrappers
         .iter()
@@ -80,8 +117,7 @@ fn of_end(field: &Field<'_>, end: End, what: &str) {
     let mut no_end = vec![false; wrappers.len()];
     for round in 0..RUNS {
         for (index, wrapper) in wrappers.iter().enumerate() {
-            let slow = *wrapper == Wrapper::Etcdctl && end == End::KillWrapper;
-            if no_end[index] || (slow && round >= SLOW_RUNS) {
+            if no_end[index] || (end.is_slow(*wrapper) && round >= SLOW_RUNS) {
                 continue;
             }
             match once(field, *wrapper, end) {
@@ -94,19 +130,35 @@ fn of_end(field: &Field<'_>, end: End, what: &str) {
             }
         }
     }
-    let title = format!("hand-over, {what}: last sign of life to first; negative: both lived");
+    let what = end.name();
+    let title = format!("{what}: last sign of life to first; negative: both lived");
     table(&title, "ms", &rows);
-    for ((row, beside), no_end) in rows.iter().zip(beside).zip(no_end) {
-        if no_end {
+    for ((row, beside), no_end) in rows.iter().zip(&beside).zip(&no_end) {
+        if *no_end {
             println!("  {}: nothing was handed over within {LIMIT:?}", row.name());
         }
-        if beside > 0 {
+        if *beside > 0 {
             println!(
                 "  {}: in {beside} of {} the old worker lived on beside the new one",
                 row.name(),
                 row.count()
             );
         }
+    }
+    let drawn = |(index, wrapper): (usize, &Wrapper)| Row {
+        name: wrapper.name(),
+        ours: [Wrapper::Leasewrap, Wrapper::Contained].contains(wrapper),
+        gaps_ms: rows[index].at_least(0.0),
+        beside: rows[index].count() - rows[index].at_least(0.0).len(),
+        none: no_end[index].then(|| format!("nothing is handed over within {LIMIT:?}")),
+    };
+    let mut drawn: Vec<Row> = wrappers.iter().enumerate().map(drawn).collect();
+    if !end.is_for(Wrapper::Flock) && end != End::KillGuard {
+        drawn.insert(0, Row::of_flock());
+    }
+    Panel {
+        title: what,
+        rows: drawn,
     }
 }
 
@@ -137,6 +189,7 @@ fn once(field: &Field<'_>, wrapper: Wrapper, end: End) -> Seen {
         End::Term if wrapper == Wrapper::Flock => drop(sys::kill(first.pid, libc::SIGTERM)),
         End::Term => drop(sys::kill(pid, libc::SIGTERM)),
         End::KillWrapper => drop(sys::kill(pid, libc::SIGKILL)),
+        End::StopWrapper => drop(sys::kill(pid, libc::SIGSTOP)),
         End::KillGuard => {
             let guard = guard_of(pid).expect("it has a guard");
             sys::kill(guard, libc::SIGKILL);

@@ -1,7 +1,8 @@
 //! Figures, each side by side with its peer in one run: `cargo bench`, or one
 //! part of them: `cargo bench --bench peers -- start`, `hand-over`, `costs`,
-//! `fence`, `leases`, `standbys`, `failover`, and by name alone `queue`, which
-//! fills 8 GiB.
+//! `fence`, `leases`, `standbys`, `failover`; by name alone `picture`, the ends
+//! of `hand-over` that the README's picture shows (in less than five minutes),
+//! and `queue`, which fills 8 GiB.
 //!
 //! Every measure alternates between the contenders, so that whatever else the
 //! machine does hits all of them; medians are shown with the 10th and 90th
@@ -22,6 +23,7 @@ mod failover;
 mod fence;
 mod hand_over;
 mod load;
+mod picture;
 mod simulated;
 mod start;
 
@@ -76,6 +78,12 @@ impl Samples {
     /// How many.
     pub fn count(&self) -> usize {
         self.millis.len()
+    }
+
+    /// Those that are not below `least`.
+    pub fn at_least(&self, least: f64) -> Vec<f64> {
+        let millis = self.millis.iter().copied();
+        millis.filter(|millis| *millis >= least).collect()
     }
 
     /// The median.
@@ -137,6 +145,9 @@ fn main() {
     }
     if wanted("failover") {
         failover::measure();
+    }
+    if args.iter().any(|arg| arg == "picture") {
+        hand_over::ends(&Field::new(&Server::start()));
     }
     if args.iter().any(|arg| arg == "queue") {
         load::queue();

@@ -7,7 +7,9 @@
 //! draws. Every mutation of the rules has to be noticed.
 
 mod check;
+mod coverage;
 mod mutations;
+mod pod;
 mod scenarios;
 mod simulation;
 mod world;

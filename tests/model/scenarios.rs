@@ -11,6 +11,7 @@ use leasewrap::lease::timing::{Timing, TimingOptions};
 use crate::check::check;
 use crate::world::calls::Mishap;
 use crate::world::faults::Fault;
+use crate::world::mischief;
 use crate::world::{HostSetup, Setup};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -63,6 +64,7 @@ pub fn setup(hosts: u32) -> Setup {
     Setup {
         hosts: (0..hosts).map(host).collect(),
         kill_time: Duration::from_millis(100),
+        fork_time: Duration::ZERO,
         stop_time: Duration::from_millis(100),
         late_by: SECOND,
         away_for: 8 * SECOND,
@@ -72,6 +74,7 @@ pub fn setup(hosts: u32) -> Setup {
         longest_gap: 20 * SECOND,
         horizon: None,
         mutation: None,
+        driven: Arc::default(),
     }
 }
 
@@ -151,13 +154,21 @@ fn two(budget: u8, faults: &[Fault]) -> Setup {
 
 #[test]
 fn calls_fail() {
-    explore(two(3, &MISHAPS));
+    explore(calls_failing(3));
+}
+
+pub fn calls_failing(budget: u8) -> Setup {
+    two(budget, &MISHAPS)
 }
 
 #[test]
 fn processes_are_killed() {
-    explore(two(
-        3,
+    explore(processes_killed(3));
+}
+
+pub fn processes_killed(budget: u8) -> Setup {
+    two(
+        budget,
         &[
             Fault::KillKeeper(0),
             Fault::KillGuard(0),
@@ -165,15 +176,26 @@ fn processes_are_killed() {
             Fault::Call(0, Mishap::AnswerLost),
             Fault::Call(0, Mishap::Late),
         ],
-    ));
+    )
 }
 
 #[test]
 fn processes_and_hosts_stand_still() {
-    explore(two(
-        2,
+    explore(standing_still(2));
+}
+
+pub fn standing_still(budget: u8) -> Setup {
+    two(
+        budget,
         &[Fault::StopKeeper(0), Fault::StopGuard(0), Fault::Suspend(0)],
-    ));
+    )
+}
+
+/// What else can come to a host that holds, to its worker and to its guard.
+#[test]
+fn mischief_of_every_kind() {
+    let faults = mischief::ALL.map(|mischief| Fault::Of(0, mischief));
+    explore(within(10, two(2, &faults)));
 }
 
 #[test]
@@ -204,6 +226,16 @@ fn the_database_fails_over() {
 pub fn failing_over() -> Setup {
     let faults = [Fault::FailOver(0), Fault::Suspend(0)];
     within(14, rejoining(two(2, &faults)))
+}
+
+/// The first acquisition of all is lost, and its holder with it.
+#[test]
+fn rows_are_lost() {
+    explore(losing_rows());
+}
+
+pub fn losing_rows() -> Setup {
+    within(25, two(2, &[Fault::FailOver(0), Fault::PowerOff(0)]))
 }
 
 #[test]

@@ -241,9 +241,63 @@ fn a_serve_that_says_nothing_is_waited_for_until_the_deadline() {
     bench.ended(WorkerEnd::Exited(3));
     let until = bench.machine.next_wakeup().unwrap();
     assert_eq!(until, second(28));
+    assert_eq!(bench.hears(Event::Wake), [], "too early");
     bench.at = until;
     let actions = bench.hears(Event::Wake);
     assert_eq!(how(&actions), Some(&How::Worker(WorkerEnd::Exited(3))));
+}
+
+#[test]
+fn impatience_cuts_the_wait_for_the_last_word_short() {
+    let mut bench = Bench::running();
+    bench.ended(WorkerEnd::Exited(3));
+    assert_eq!(bench.hears(Event::HurryUp), [], "twice at once");
+    bench.at = bench.at + Duration::from_millis(500);
+    let actions = bench.hears(Event::HurryUp);
+    assert_eq!(how(&actions), Some(&How::Worker(WorkerEnd::Exited(3))));
+}
+
+#[test]
+fn a_greeting_comes_first_and_once_and_is_waited_for() {
+    for early in [
+        ToAttach::Attached,
+        ToAttach::Taken(Peer {
+            pid: 1,
+            uid: 2,
+            gid: 3,
+        }),
+    ] {
+        let mut bench = Bench::new();
+        assert_eq!(bench.hears(Event::Wake), [Action::Connect]);
+        bench.hears(Event::Connected);
+        assert_eq!(bench.hears(Event::Wake), [], "too early");
+        let actions = bench.serve(early);
+        assert_eq!(actions[0], Action::Disconnect);
+        let told = Told::Waiting(Away::Malformed);
+        assert!(actions.contains(&Action::Tell(told)));
+        assert_eq!(bench.hears(Event::Wake), [], "after a pause");
+    }
+    let mut bench = Bench::new();
+    bench.hears(Event::Connected);
+    bench.serve(ToAttach::Hello(hello()));
+    let twice = bench.serve(ToAttach::Hello(hello()));
+    assert_eq!(twice[0], Action::Disconnect);
+}
+
+#[test]
+fn what_it_does_is_seen_and_the_deadline_wakes_it() {
+    let mut bench = Bench::attached();
+    assert_eq!(bench.machine.phase(), Phase::StandingBy);
+    bench.orders(ToGuard::Start(start()));
+    assert_eq!(bench.machine.phase(), Phase::Starting);
+    bench.hears(Event::Guard(GuardEvent::Started { pid: 9 }));
+    assert_eq!(bench.machine.phase(), Phase::Running);
+    assert!(!bench.machine.is_killing());
+    assert_eq!(bench.machine.next_wakeup(), Some(start().deadline));
+    bench.at = start().deadline;
+    assert!(bench.hears(Event::Wake).contains(&Action::Kill));
+    assert!(bench.machine.is_killing());
+    assert_eq!(bench.machine.next_wakeup(), None);
 }
 
 #[test]

@@ -200,6 +200,7 @@ fn a_lost_keeper_means_kill_and_then_release() {
         let mut guard = running();
         let lost = guard.step(Event::KeeperLost(loss), at(500));
         assert_eq!(lost, [Action::KillTree]);
+        assert!(guard.has_lost_keeper() && guard.is_killing() && guard.has_tree());
         assert_eq!(
             guard.step(Event::TreeEmpty { killed: 1 }, at(501)),
             [
@@ -391,9 +392,16 @@ fn killing_is_repeated_until_nothing_is_left() {
 fn signals_are_passed_on_only_to_a_worker() {
     let usr1 = ToGuard::Signal(10);
     assert_eq!(frame(&mut greeted(), usr1.clone(), 1), []);
+    let mut guard = running();
+    assert!(guard.has_tree() && !guard.is_killing() && !guard.has_lost_keeper());
     assert_eq!(
-        frame(&mut running(), usr1.clone(), 200),
+        frame(&mut guard, usr1.clone(), 200),
         [Action::SignalWorker(10)]
+    );
+    let stopped = FromGuard::WorkerStopped { signal: 20 };
+    assert_eq!(
+        guard.step(Event::WorkerStopped { signal: 20 }, at(201)),
+        [Action::Send(stopped)]
     );
     assert_eq!(frame(&mut empty(), usr1, 205), []);
 }

@@ -21,7 +21,7 @@ fn incarnation(timeline: u32) -> Incarnation {
 }
 
 /// A row of slot 0 that is held, with this token and revision.
-fn held(token: i64, revision: i64) -> Record {
+pub(in crate::lease) fn held(token: i64, revision: i64) -> Record {
     Record {
         slot: Slot(0),
         holder: Some(HolderId(uuid::Uuid::from_u128(7))),
@@ -421,5 +421,21 @@ proptest! {
             }
         }
         prop_assert!(false, "it is never free");
+    }
+}
+
+#[test]
+fn of_slots_that_are_taken_the_first_to_come_free_is_waited_for() {
+    for (first, second_one) in [(4, 9), (9, 4)] {
+        let of = |slot, expires_in| Record {
+            slot: Slot(slot),
+            ttl: Duration::from_secs(expires_in),
+            expires_in: Duration::from_secs(expires_in),
+            ..held(5 + i64::from(slot), 9)
+        };
+        let watch = watched(vec![(0, seen(vec![of(0, first), of(1, second_one)]))]);
+        let two = Contender { slots: 2, ..US };
+        let (_, until) = taken(watch.verdict(&two, second(1), Chance(0)));
+        assert_eq!(until, Some(millis(4400)), "of the one with the shorter ttl");
     }
 }

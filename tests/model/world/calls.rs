@@ -24,6 +24,7 @@ pub enum Caller {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Statement {
     Observe,
+    Init,
     Acquire(Acquire),
     Renew(Term),
     Settle(Acquire),
@@ -57,6 +58,8 @@ pub enum Mishap {
     SlowExecution,
     /// It is executed long after its client has given up.
     Late,
+    /// The server says no: a wrong password, say.
+    Denied,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -161,7 +164,7 @@ impl World {
                 self.answer(setup, call.caller, answer, call.sent_at);
             }
             Progress::Unanswered { executes_at } => {
-                let answer = given_up(&call.statement);
+                let answer = unknown(&call.statement, Kind::Transient);
                 if let Some(at) = executes_at {
                     self.calls.push(Call {
                         caller: Caller::Nobody,
@@ -201,6 +204,10 @@ impl World {
                 answer: self.execute(&statement),
             },
             Mishap::SlowExecution => Progress::Executes { at: last },
+            Mishap::Denied => Progress::Answered {
+                at: self.now,
+                answer: unknown(&statement, Kind::Final),
+            },
             Mishap::Late => Progress::Unanswered {
                 executes_at: Some(late),
             },
@@ -212,8 +219,15 @@ impl World {
     fn execute(&mut self, statement: &Statement) -> Event {
         let sent_at = leasewrap::lease::time::BootInstant::ZERO;
         let before = self.store.shown();
+        if self.store.in_recovery && *statement != Statement::Observe {
+            return unknown(statement, Kind::ReadOnly);
+        }
         let answer = match statement {
             Statement::Observe => Event::Observed(self.store.observe(self.now)),
+            Statement::Init => {
+                self.store.schema = true;
+                Event::Initialised(Ok(()))
+            }
             Statement::Acquire(request) => {
                 let reply = self.store.acquire(request, self.now);
                 if let Acquired::Granted(grant) = &reply {
@@ -257,14 +271,15 @@ impl World {
     }
 }
 
-fn given_up(statement: &Statement) -> Event {
+fn unknown(statement: &Statement, fault: Kind) -> Event {
     let sent_at = leasewrap::lease::time::BootInstant::ZERO;
     let unknown = Unknown {
-        fault: Kind::Transient,
+        fault,
         message: String::new(),
     };
     match statement {
         Statement::Observe => Event::Observed(Observed::Unknown(unknown)),
+        Statement::Init => Event::Initialised(Err(unknown)),
         Statement::Acquire(_) => Event::Acquired {
             sent_at,
             reply: Acquired::Unknown(unknown),

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::calls::{Caller, Mishap, Progress};
 use super::host::Run;
+use super::mischief::Mischief;
 use super::store::{LAG, Store, nanos};
 use super::{Setup, World};
 
@@ -39,6 +40,11 @@ pub enum Fault {
     Steal,
     Break,
     StepDown,
+    /// `leasewrap pause`, and `resume` after a while.
+    Pause,
+    /// Only a standby server is there for a while.
+    Recovery,
+    Of(usize, Mischief),
 }
 
 impl World {
@@ -89,6 +95,12 @@ impl World {
             Fault::ClockBack => when(self.store.ahead >= 0),
             Fault::Outage => when(self.hosts.iter().all(|host| host.cut_until.is_none())),
             Fault::Steal | Fault::Break | Fault::StepDown => when(held),
+            Fault::Pause | Fault::Recovery => when(self.over_at.is_none()),
+            Fault::Of(_, mischief) => {
+                let hosts = self.hosts.iter().filter(|host| host.started);
+                let hosts = hosts.filter(|host| mischief.can(host));
+                hosts.map(|host| Fault::Of(host.index, mischief)).collect()
+            }
         }
     }
 
@@ -139,6 +151,14 @@ impl World {
             }),
             Fault::Break => self.meddle(|store, slot, _| store.close(slot)),
             Fault::StepDown => self.meddle(|store, slot, _| store.request(slot)),
+            Fault::Pause => {
+                (self.store.paused, self.over_at) = (true, Some(back_at));
+                self.notify_all();
+            }
+            Fault::Recovery => {
+                (self.store.in_recovery, self.over_at) = (true, Some(back_at));
+            }
+            Fault::Of(host, mischief) => self.mischief(setup, host, mischief),
         }
     }
 

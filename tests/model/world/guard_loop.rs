@@ -12,6 +12,7 @@ use super::calls::{Caller, Statement};
 use super::host::{Host, Run};
 use super::store::nanos;
 use super::{Mutation, Setup, World};
+use crate::coverage;
 
 impl World {
     /// Carries frames until nobody has anything to say.
@@ -57,7 +58,7 @@ impl World {
         if host.tree.is_alive() {
             host.sweeping = true;
             host.tree.dies_at = Some(host.tree.dies_at.map_or(dies_at, |at| at.min(dies_at)));
-        } else {
+        } else if host.outcome.is_none() {
             self.keeper_steps(setup, index, Event::Guard(GuardEvent::Swept), None);
         }
     }
@@ -98,7 +99,7 @@ impl World {
     }
 
     pub fn child_ready(&mut self, setup: &Setup, host: usize) {
-        if let Some(start) = self.hosts[host].forked.take() {
+        if let Some((_, start)) = self.hosts[host].forked.take() {
             self.hosts[host].child = Some(start);
             self.guard_steps(setup, host, guard::Event::Forked { pid: 1 });
             self.hosts[host].child = None;
@@ -117,6 +118,9 @@ impl World {
             }
             let lost = matches!(event, guard::Event::KeeperLost(_));
             let guard_before = self.hosts[host].guard.clone();
+            let state = coverage::first_name(&guard_before);
+            let name = coverage::guard::event(&event);
+            setup.driven.note(&coverage::guard::TABLE, &state, name);
             let mut actions = self.hosts[host].guard.step(event, now);
             let losing = Action::Send(FromGuard::Stopping(StopReason::DeadlineNear));
             if Self::mutated(setup, Mutation::LateRenewalRevives) && actions.contains(&losing) {
@@ -163,10 +167,12 @@ impl World {
                 }
                 host.to_keeper.push_back(frame);
             }
-            Action::Fork(start) => host.forked = Some(*start),
+            Action::Fork(start) => host.forked = Some((now + nanos(setup.fork_time), *start)),
             Action::Go { deadline } => {
                 let start = host.child.take();
-                if self.at(setup, index) >= deadline {
+                if std::mem::take(&mut host.not_executable) {
+                    events.push_back(guard::Event::NotExecuted(NotStarted::Exec { errno: 2 }));
+                } else if self.at(setup, index) >= deadline {
                     events.push_back(guard::Event::NotExecuted(NotStarted::Late));
                 } else if let Some(start) = start {
                     self.executed(setup, index, &start);
@@ -213,7 +219,7 @@ impl World {
 }
 
 /// What the keeper's loop makes of a frame.
-fn heard(frame: FromGuard) -> Option<GuardEvent> {
+pub fn heard(frame: FromGuard) -> Option<GuardEvent> {
     match frame {
         FromGuard::Hello(_) => Some(GuardEvent::Ready),
         FromGuard::Started { pid } => Some(GuardEvent::Started { pid }),

@@ -10,7 +10,7 @@ use leasewrap::lease::guard::{self, Guard, KeeperLoss};
 use leasewrap::lease::ids::{HolderId, Incarnation};
 use leasewrap::lease::keeper::event::Outcome;
 use leasewrap::lease::keeper::{Config, Keeper, Now};
-use leasewrap::lease::record::{Acquire, Term};
+use leasewrap::lease::record::{Acquire, Renewed, Term};
 use leasewrap::lease::time::BootInstant;
 use leasewrap::lease::timing::Chance;
 use leasewrap::wire::{FromGuard, Hello, Start, ToGuard, VERSION, WorkerEnd};
@@ -74,12 +74,14 @@ pub struct Host {
     pub keeper: Keeper,
     pub keeper_run: Run,
     pub started: bool,
+    /// Not before then, when it is started again.
+    pub starts_at: u64,
     pub guard: Guard,
     pub guard_run: Run,
     pub to_guard: VecDeque<ToGuard>,
     pub to_keeper: VecDeque<FromGuard>,
-    /// A child was forked and has not reported yet.
-    pub forked: Option<Start>,
+    /// A child was forked, and reports then.
+    pub forked: Option<(u64, Start)>,
     /// The child that waits for its go, within one step.
     pub child: Option<Start>,
     /// The guard as it was before it told its worker to stop (mutation only).
@@ -105,6 +107,15 @@ pub struct Host {
     pub thaws_at: Option<u64>,
     /// No call gets through until then.
     pub cut_until: Option<u64>,
+    /// When a precheck under way ends, and whether the next one fails.
+    pub prechecked_at: Option<u64>,
+    pub unfit: bool,
+    /// What a reading of one's own row has said, and when that is heard of.
+    pub checked: Option<(u64, Renewed)>,
+    /// The worker is stopped, as by Ctrl-Z.
+    pub worker_stopped: bool,
+    /// What was forked last cannot be executed.
+    pub not_executable: bool,
     /// A process of it was killed or stopped: two at once are not promised.
     pub hurt: bool,
     pub losing: bool,
@@ -128,6 +139,7 @@ impl Host {
             keeper: Keeper::new(Arc::clone(&setup.config), &now),
             keeper_run: Run::Running,
             started: false,
+            starts_at: 0,
             guard,
             guard_run: Run::Running,
             to_guard: VecDeque::from([ToGuard::Hello(self::hello())]),
@@ -147,6 +159,11 @@ impl Host {
             woke_at: None,
             thaws_at: None,
             cut_until: None,
+            prechecked_at: None,
+            unfit: false,
+            checked: None,
+            worker_stopped: false,
+            not_executable: false,
             hurt: false,
             losing: false,
             lost: false,
@@ -232,7 +249,9 @@ impl Host {
         if self.guard_run != Run::Dead {
             self.guard.hash(&mut state);
         }
-        (&self.to_guard, &self.to_keeper, &self.forked).hash(&mut state);
+        (&self.to_guard, &self.to_keeper).hash(&mut state);
+        let forked = self.forked.as_ref();
+        forked.map(|(_, start)| start).hash(&mut state);
         self.note.hash(&mut state);
         let mut state = Relative {
             inner,
@@ -244,6 +263,9 @@ impl Host {
         (self.suspended_until, self.cut_until, self.thaws_at).hash(&mut state);
         (&self.before_losing, self.ended_by, self.woke_at).hash(&mut state);
         (self.losing, self.lost, self.ran_out, &self.outcome).hash(&mut state);
+        (self.prechecked_at, self.unfit, &self.checked).hash(&mut state);
+        forked.map(|(ready_at, _)| ready_at).hash(&mut state);
+        (self.worker_stopped, self.not_executable).hash(&mut state);
     }
 }
 
@@ -252,7 +274,7 @@ pub fn fresh(host: usize, attempt: u64) -> HolderId {
     HolderId(Uuid::from_u64_pair(host as u64 + 1, attempt))
 }
 
-fn hello() -> Hello {
+pub fn hello() -> Hello {
     Hello {
         version: VERSION,
         time_namespace: 0,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leasewrap::lease::ids::LeaseName;
+use leasewrap::lease::ids::{LeaseName, Slot};
 use leasewrap::lease::keeper::event::{Command, Event, GivenBack, GuardEvent, Outcome, Transition};
 use leasewrap::lease::keeper::{self, Phase};
 use leasewrap::lease::record::{Acquired, Observed, Refusal, Renewed, Term};
@@ -11,11 +11,18 @@ use leasewrap::wire::{PgOptions, Start, StopTo, ToGuard};
 
 use super::calls::{Caller, Statement};
 use super::host::{Host, Note, Run, fresh};
-use super::store::Row;
+use super::store::{Row, nanos};
 use super::{Mutation, Setup, World};
+use crate::coverage;
 
 /// `signal(7)`.
 const SIGTERM: i32 = 15;
+
+/// Until whoever started a leasewrap that has ended starts it again.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a precheck takes.
+const PRECHECK_TIME: Duration = Duration::from_millis(300);
 
 impl World {
     pub fn start(&mut self, setup: &Setup, host: usize) {
@@ -24,13 +31,13 @@ impl World {
         self.wake_keeper(setup, host);
     }
 
-    /// Whoever started leasewrap starts it again, at once.
+    /// Whoever started leasewrap starts it again, soon.
     pub fn restart(&mut self, setup: &Setup, host: usize) {
         let attempts = self.hosts[host].attempts;
         self.hosts[host] = Host::new(host, &setup.hosts[host]);
         self.hosts[host].attempts = attempts;
         self.hosts[host].first_attempt = attempts;
-        self.start(setup, host);
+        self.hosts[host].starts_at = self.now + nanos(RESTART_PAUSE);
     }
 
     pub fn wake_keeper(&mut self, setup: &Setup, host: usize) {
@@ -51,6 +58,19 @@ impl World {
             Phase::Ended => return,
         };
         self.keeper_hears(setup, host, event, None);
+    }
+
+    /// The same, with an answer that comes late.
+    pub fn checked(&mut self, setup: &Setup, host: usize) {
+        if let Some((_, reply)) = self.hosts[host].checked.take() {
+            self.keeper_hears(setup, host, Event::Checked(reply), None);
+        }
+    }
+
+    pub fn prechecked(&mut self, setup: &Setup, host: usize) {
+        self.hosts[host].prechecked_at = None;
+        let unfit = std::mem::take(&mut self.hosts[host].unfit);
+        self.keeper_hears(setup, host, Event::Fit(!unfit), None);
     }
 
     /// The keeper's loop receives an event; `sent_at` is of its call, by the
@@ -94,7 +114,10 @@ impl World {
             }
         );
         let deadline = self.hosts[host].keeper.deadline();
+        self.note_pair(setup, host, &event);
+        let looks = matches!(event, Event::Observed(Observed::Seen(_)));
         let commands = self.hosts[host].keeper.step(event, &now);
+        self.note_conclusion(setup, host, looks, &commands);
         if unknown && deadline.is_some() && self.hosts[host].keeper.deadline() > deadline {
             self.violates("an unknown answer moves a deadline");
         }
@@ -109,6 +132,41 @@ impl World {
         }
         if ends && Self::mutated(setup, Mutation::ReleaseBeforeEmpty) {
             self.keeper_steps(setup, host, Event::Guard(GuardEvent::Empty), None);
+        }
+    }
+
+    fn note_pair(&self, setup: &Setup, host: usize, event: &Event) {
+        let keeper = &self.hosts[host].keeper;
+        let state = coverage::keeper::state(keeper.phase());
+        let name = coverage::keeper::event(event);
+        setup.driven.note(&coverage::keeper::TABLE, state, name);
+        let Event::Observed(Observed::Seen(now)) = event else {
+            return;
+        };
+        if keeper.phase() == Phase::Standby {
+            let before = keeper.observation().map(|(_, seen)| seen);
+            for slot in (0..keeper.config().slots).map(Slot) {
+                let state = coverage::watch::state(before, slot);
+                let event = coverage::watch::event(before, now, slot);
+                setup.driven.note(&coverage::watch::TABLE, state, event);
+            }
+        }
+    }
+
+    fn note_conclusion(&self, setup: &Setup, host: usize, looked: bool, commands: &[Command]) {
+        let keeper = &self.hosts[host].keeper;
+        let waits = keeper.reason().filter(|_| looked);
+        let mut concluded: Vec<_> = waits.and_then(coverage::watch::waits).into_iter().collect();
+        concluded.extend(commands.iter().filter_map(|command| match command {
+            Command::Tell(Transition::Acquired { basis, .. }) => {
+                Some(coverage::watch::taken(basis))
+            }
+            _ => None,
+        }));
+        for name in concluded {
+            setup
+                .driven
+                .note(&coverage::watch::CONCLUSIONS, "times", name);
         }
     }
 
@@ -199,7 +257,13 @@ impl World {
                 self.must_be_empty(host);
                 self.call(setup, host, Statement::Release(term, incarnation), limit);
             }
-            Command::Init { .. } | Command::Precheck => self.violates("nobody asked for that"),
+            Command::Init { limit } => self.call(setup, host, Statement::Init, limit),
+            Command::Precheck => {
+                if self.hosts[host].prechecked_at.is_some() {
+                    self.violates("two prechecks at once");
+                }
+                self.hosts[host].prechecked_at = Some(self.now + nanos(PRECHECK_TIME));
+            }
             Command::Spawn { term, deadline } => self.order(setup, host, &term, deadline),
             Command::Extend { deadline } => {
                 self.hosts[host]
@@ -237,12 +301,20 @@ impl World {
         if deadline <= self.at(setup, host) {
             self.violates("a worker is ordered at its deadline");
         }
-        let config = self.hosts[host].keeper.config();
-        let Ok(name) = LeaseName::new("model") else {
-            return;
-        };
-        let start = Start {
-            name,
+        let start = self.start_frame(setup, host, term, deadline);
+        self.hosts[host].to_guard.push_back(ToGuard::Start(start));
+    }
+
+    pub fn start_frame(
+        &self,
+        setup: &Setup,
+        host: usize,
+        term: &Term,
+        deadline: BootInstant,
+    ) -> Start {
+        let config = &setup.hosts[host].config;
+        Start {
+            name: LeaseName::new("model").expect("a name"),
             slot: term.slot,
             holder: term.holder,
             token: term.token,
@@ -254,8 +326,7 @@ impl World {
             stop_to: StopTo::Tree,
             stop_timeout: config.timing.stop_timeout(),
             variables: Vec::new(),
-        };
-        self.hosts[host].to_guard.push_back(ToGuard::Start(start));
+        }
     }
 
     fn told(&mut self, host: usize, transition: Transition) {
@@ -295,9 +366,10 @@ impl World {
             self.violates("a loss does not show in the exit code");
         }
         let host = &self.hosts[index];
-        // What a failover has lost of a release is nobody's fault.
+        // What a failover has lost of a release is nobody's fault, and what
+        // was closed by `break` is settled.
         let present = self.store.incarnation();
-        let held = |row: &&Row| !row.released && row.incarnation == present;
+        let held = |row: &&Row| !row.released && row.incarnation == present && row.closed.is_none();
         let held = self.store.rows.values().find(held);
         let held = held.and_then(|row| row.holder);
         let ours = held.is_some_and(|holder| {

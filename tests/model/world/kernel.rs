@@ -40,6 +40,7 @@ impl World {
             rest: setup.hosts[index].leaves_behind,
             ..Tree::default()
         };
+        self.hosts[index].worker_stopped = false;
     }
 
     /// Nothing of it is left.

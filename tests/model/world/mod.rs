@@ -4,20 +4,24 @@
 
 pub mod calls;
 pub mod faults;
-mod guard_loop;
+pub mod guard_loop;
 pub mod host;
 mod keeper_loop;
 mod kernel;
+pub mod mischief;
 pub mod relative;
 pub mod store;
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use leasewrap::lease::ids::{Slot, Token};
 use leasewrap::lease::time::BootInstant;
 use leasewrap::lease::timing::Chance;
+
+use crate::coverage::Pairs;
 
 use self::calls::Call;
 use self::faults::Fault;
@@ -71,6 +75,8 @@ pub struct Setup {
     pub hosts: Vec<HostSetup>,
     /// How long SIGKILL takes.
     pub kill_time: Duration,
+    /// From a fork to the child's readiness.
+    pub fork_time: Duration,
     /// How long a worker that obeys takes to end.
     pub stop_time: Duration,
     /// How long after a client has given up its statement may yet run.
@@ -88,6 +94,8 @@ pub struct Setup {
     /// Where it ends, in worlds that never come back to where they were.
     pub horizon: Option<Duration>,
     pub mutation: Option<Mutation>,
+    /// Which pairs of state and event were driven.
+    pub driven: Arc<Pairs>,
 }
 
 /// Something that happens by itself when its time has come.
@@ -107,9 +115,15 @@ pub enum Pending {
     /// A suspended host, or a stopped process on it, goes on.
     Resumes(usize),
     Reconnects(usize),
+    /// A precheck ends.
+    Prechecked(usize),
+    /// The answer of a reading of one's own row has come late.
+    Checked(usize),
     /// The next thing that happens to a call.
     Call(usize),
     Request,
+    /// A pause or a recovery.
+    Over,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,6 +148,8 @@ pub struct World {
     /// Since when nobody runs.
     pub idle_since: u64,
     pub requests_at: Option<u64>,
+    /// When a pause and a recovery are over.
+    pub over_at: Option<u64>,
     /// Drawn anew for each step of a keeper (simulation only).
     pub chance: Chance,
     /// What was found to be wrong.
@@ -155,6 +171,7 @@ impl World {
             terms: 0,
             idle_since: START,
             requests_at: setup.requests_every.map(|every| START + nanos(every)),
+            over_at: None,
             chance: Chance::MIDDLE,
             violation: None,
         }
@@ -200,6 +217,7 @@ impl World {
         if let Some(at) = self.requests_at {
             pending.push((at, Pending::Request));
         }
+        pending.extend(self.over_at.map(|at| (at, Pending::Over)));
         pending
     }
 
@@ -210,7 +228,7 @@ impl World {
         let mut push = |at: Option<u64>, what: Pending| pending.extend(at.map(|at| (at, what)));
         if !host.started {
             push(
-                Some(START + nanos(setup.starts_after)),
+                Some(host.starts_at.max(START + nanos(setup.starts_after))),
                 Pending::Start(index),
             );
             return;
@@ -232,6 +250,9 @@ impl World {
                 host.notified.then_some(self.now),
                 Pending::Notification(index),
             );
+            push(host.prechecked_at, Pending::Prechecked(index));
+            let checked_at = host.checked.as_ref().map(|(at, _)| *at);
+            push(checked_at, Pending::Checked(index));
         }
         let has_timer = self.store.mutation != Some(Mutation::GuardKeepsNoDeadline);
         if host.keeper_run == Run::Frozen && has_timer {
@@ -247,7 +268,7 @@ impl World {
                 Pending::GuardWakes(index),
             );
             push(
-                host.forked.as_ref().map(|_| self.now),
+                host.forked.as_ref().map(|(ready_at, _)| *ready_at),
                 Pending::ChildReady(index),
             );
         }
@@ -330,15 +351,23 @@ impl World {
             Pending::Notification(host) => self.notify(setup, host),
             Pending::Resumes(host) => self.resume(setup, host),
             Pending::Reconnects(host) => self.hosts[host].cut_until = None,
+            Pending::Prechecked(host) => self.prechecked(setup, host),
+            Pending::Checked(host) => self.checked(setup, host),
             Pending::Call(index) => self.call_goes_on(setup, index),
             Pending::Request => self.request(setup),
+            Pending::Over => {
+                (self.store.paused, self.store.in_recovery) = (false, false);
+                self.over_at = None;
+                self.notify_all();
+            }
         }
     }
 
     /// Somebody must run if somebody could, within bounds.
     fn note_gap(&mut self, setup: &Setup) {
         let runs = self.hosts.iter().any(|host| host.tree.is_alive());
-        let could = self.hosts.iter().any(Host::contends) && !self.store.paused;
+        let could =
+            self.hosts.iter().any(Host::contends) && !self.store.paused && !self.store.in_recovery;
         if runs || !could {
             self.idle_since = self.now;
         } else if self.now - self.idle_since > nanos(setup.longest_gap) {
@@ -374,7 +403,7 @@ impl Hash for World {
             .hash(&mut state);
         self.store.ahead.hash(&mut state);
         (&self.calls, self.left, &self.highest, self.violation).hash(&mut state);
-        self.requests_at.hash(&mut state);
+        (self.requests_at, self.over_at).hash(&mut state);
         // In full: the longest gap is longer than every watch.
         state.inner.write_u64(self.now - self.idle_since);
     }

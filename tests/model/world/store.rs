@@ -43,6 +43,8 @@ pub struct Store {
     pub before: Vec<Rows>,
     pub timeline: u32,
     pub in_recovery: bool,
+    /// The schema is there.
+    pub schema: bool,
     /// By how much the database's clock is ahead, in nanoseconds; its steps
     /// change the distance to every `expires_at`.
     pub ahead: i64,
@@ -59,6 +61,7 @@ impl Store {
             before: Vec::new(),
             timeline: 1,
             in_recovery: false,
+            schema: true,
             ahead: 0,
             paused: false,
             granted: BTreeSet::new(),
@@ -94,6 +97,9 @@ impl Store {
     }
 
     pub fn observe(&self, now: u64) -> Observed {
+        if !self.schema {
+            return Observed::NoSchema;
+        }
         let young = self.timeline > 1 && !self.mutated(Mutation::MissingRowOnPromotedReplica);
         let known_for = if young {
             Duration::ZERO

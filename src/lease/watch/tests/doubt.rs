@@ -21,6 +21,25 @@ fn a_released_row_of_another_incarnation_is_watched() {
 }
 
 #[test]
+fn what_is_kept_for_another_stays_so_when_it_was_watched() {
+    let kept = Record {
+        reserved: Some(Reserved {
+            label: "another".to_owned(),
+            remaining: TTL,
+        }),
+        ..released(5, 9)
+    };
+    let promoted = |records| on_timeline(2, Duration::ZERO, records);
+    let watch = watched(vec![
+        (0, promoted(vec![kept.clone()])),
+        (10, promoted(vec![kept])),
+    ]);
+    let (reason, until) = taken(verdict(&watch, second(12)));
+    assert!(matches!(reason, Reason::Reserved { .. }), "{reason:?}");
+    assert_eq!(until, Some(second(20)));
+}
+
+#[test]
 fn a_new_incarnation_starts_the_watch_anew() {
     let watch = watched(vec![
         (0, seen(vec![expired(5, 9)])),
