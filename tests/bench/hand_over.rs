@@ -146,7 +146,10 @@ fn of_end(field: &Field<'_>, end: End) -> Panel {
         }
     }
     let drawn = |(index, wrapper): (usize, &Wrapper)| Row {
-        name: wrapper.name(),
+        name: match (end, wrapper) {
+            (End::Term, Wrapper::Flock) => "flock, TERM to the worker",
+            _ => wrapper.name(),
+        },
         ours: [Wrapper::Leasewrap, Wrapper::Contained].contains(wrapper),
         gaps_ms: rows[index].at_least(0.0),
         beside: rows[index].count() - rows[index].at_least(0.0).len(),

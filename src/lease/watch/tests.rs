@@ -439,3 +439,14 @@ fn of_slots_that_are_taken_the_first_to_come_free_is_waited_for() {
         assert_eq!(until, Some(millis(4400)), "of the one with the shorter ttl");
     }
 }
+
+#[test]
+fn a_slot_that_our_slots_do_not_reach_is_never_taken() {
+    let above = Record {
+        slot: Slot(1),
+        ..released(6, 3)
+    };
+    let watch = watched(vec![(0, seen(vec![held(5, 9), above]))]);
+    let (reason, _) = taken(verdict(&watch, second(0)));
+    assert!(matches!(reason, Reason::Held { .. }), "{reason:?}");
+}

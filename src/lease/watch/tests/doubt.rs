@@ -183,3 +183,15 @@ fn the_doubt_about_one_slot_makes_the_token_of_every_slot_jump() {
         "it is the only one"
     );
 }
+
+#[test]
+fn a_row_that_comes_back_as_it_was_stays_in_doubt() {
+    let watch = watched(vec![
+        (0, seen(vec![released(5, 9)])),
+        (1, seen(vec![])),
+        (2, seen(vec![released(5, 9)])),
+    ]);
+    let (reason, until) = taken(verdict(&watch, second(3)));
+    assert!(matches!(reason, Reason::Doubting { .. }), "{reason:?}");
+    assert_eq!(until, Some(second(13)));
+}
