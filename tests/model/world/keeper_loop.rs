@@ -53,7 +53,7 @@ impl World {
                 let Some(term) = self.hosts[host].keeper.term() else {
                     return;
                 };
-                Event::Checked(self.store.check(term))
+                Event::Checked(self.reading(term))
             }
             Phase::Ended => return,
         };

@@ -155,9 +155,8 @@ impl World {
     fn check_late(&mut self, setup: &Setup, index: usize) {
         let host = &self.hosts[index];
         let answers = host.cut_until.is_none() && !self.store.in_recovery;
-        // Readings fail too (never for the checker).
         let reply = match host.keeper.term() {
-            Some(term) if answers && self.chance.0 % 4 != 1 => self.store.check(term),
+            Some(term) if answers => self.reading(term),
             None if self.chance.0 % 4 == 2 => Renewed::Lost(Loss::Missing),
             None if self.chance.0 % 4 == 3 => Renewed::Granted {
                 grant: Grant {
@@ -167,10 +166,7 @@ impl World {
                 },
                 request: None,
             },
-            Some(_) | None => Renewed::Unknown(Unknown {
-                fault: Kind::Transient,
-                message: String::new(),
-            }),
+            Some(_) | None => no_answer(),
         };
         if host.keeper.term().is_none() {
             self.keeper_hears(setup, index, Event::Checked(reply), None);
@@ -179,4 +175,20 @@ impl World {
             self.hosts[index].checked = Some((at, reply));
         }
     }
+
+    /// What a look at one's own row says. It fails too (never for the checker).
+    pub fn reading(&self, term: &Term) -> Renewed {
+        if self.chance.0 % 4 == 1 {
+            no_answer()
+        } else {
+            self.store.check(term)
+        }
+    }
+}
+
+fn no_answer() -> Renewed {
+    Renewed::Unknown(Unknown {
+        fault: Kind::Transient,
+        message: String::new(),
+    })
 }
