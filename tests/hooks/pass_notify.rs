@@ -40,7 +40,7 @@ fn what_the_worker_says_reaches_the_manager_beside_leasewrap() {
     let leasewrap = leasewrap()
         .switch("--pass-notify")
         .env("NOTIFY_SOCKET", &manager.path().display().to_string())
-        .worker(&[&notify, "STATUS=mine"]);
+        .worker(&[notify.as_str(), "STATUS=mine"]);
     leasewrap.run().code(0);
     until_true("both have spoken", SOON, || {
         let said = manager.said();
