@@ -15,6 +15,8 @@
 
 pub mod event;
 mod frames;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::time::Duration;
@@ -381,29 +383,4 @@ fn self_kill_at(limits: &Limits) -> BootInstant {
     let shortest = Duration::from_millis(25);
     let longest = Duration::from_millis(250);
     limits.deadline + (limits.ttl / 40).clamp(shortest, longest)
-}
-
-#[cfg(test)]
-mod tests;
-
-#[cfg(test)]
-mod short {
-    use super::*;
-
-    #[test]
-    fn a_guard_that_stands_still_ends_well_within_the_margin() {
-        for (ttl_ms, after_ms) in [(1_000, 25), (2_000, 50), (100_000, 250)] {
-            let deadline = BootInstant::ZERO + Duration::from_secs(1);
-            let limits = Limits {
-                deadline,
-                grace: Duration::ZERO,
-                ttl: Duration::from_millis(ttl_ms),
-                stop_signal: 15,
-                stop_to: StopTo::Tree,
-                stop_timeout: Duration::ZERO,
-            };
-            let after = Duration::from_millis(after_ms);
-            assert_eq!(self_kill_at(&limits), deadline + after);
-        }
-    }
 }

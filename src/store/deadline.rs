@@ -31,17 +31,36 @@ impl Deadline {
         let at = self.at.min((self.clock)() + limit);
         Self { at, ..*self }
     }
-
-    /// Waits until so many sixteenths of `limit` have passed, of which this is
-    /// the end.
-    pub(super) async fn after(&self, sixteenths: u32, limit: Duration) {
-        let rest = limit * (16 - sixteenths) / 16;
-        sleep(self.left().saturating_sub(rest)).await;
-    }
 }
 
 /// When a releaser looks, in sixteenths of its limit.
-pub(super) const LOOKS: [u32; 6] = [0, 1, 2, 4, 8, 14];
+const LOOKS: [u32; 6] = [0, 1, 2, 4, 8, 14];
+
+/// When a releaser looks whether an acquisition that was never answered has
+/// taken something after all: again and again, until its limit is over.
+pub(super) struct Looks {
+    end: Deadline,
+    limit: Duration,
+    ahead: std::array::IntoIter<u32, { LOOKS.len() }>,
+}
+
+impl Looks {
+    /// From now on.
+    pub(super) fn new(clock: Clock, limit: Duration) -> Self {
+        Self {
+            end: Deadline::new(clock, limit),
+            limit,
+            ahead: LOOKS.into_iter(),
+        }
+    }
+
+    /// Waits for the next one; by when it must be over.
+    pub(super) async fn next(&mut self) -> Option<Deadline> {
+        let rest = self.limit * (16 - self.ahead.next()?) / 16;
+        sleep(self.end.left().saturating_sub(rest)).await;
+        Some(self.end.at_most(self.limit / 3))
+    }
+}
 
 /// The database's clock when a poll was answered.
 #[derive(Debug, Clone, Copy)]

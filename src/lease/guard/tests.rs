@@ -1,5 +1,7 @@
 //! Each rule once, and the invariants under arbitrary events.
 
+mod self_kill;
+
 use std::time::Duration;
 
 use proptest::prelude::*;

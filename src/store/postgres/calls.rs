@@ -10,7 +10,7 @@ use crate::lease::ids::{Incarnation, Token};
 use crate::lease::record::{
     Acquire, Acquired, Fault, Grant, Loss, Observed, Released, Renewed, Term, Terms, Unknown,
 };
-use crate::store::deadline::{Deadline, LOOKS};
+use crate::store::deadline::{Deadline, Looks};
 use crate::store::{Attempt, Store, Timed};
 
 impl Store for PgStore {
@@ -112,20 +112,18 @@ impl Store for PgStore {
     }
 
     async fn release_attempt(&mut self, attempt: &Attempt, limit: Duration) -> Released {
-        let deadline = Deadline::new(self.clock, limit);
         let term = Term {
             slot: attempt.slot,
             holder: attempt.holder,
             token: Token(0),
         };
         let parts = [sql::LIMITS, sql::ONE_AT_A_TIME];
+        let mut looks = Looks::new(self.clock, limit);
         let mut last = Released::NotOurs;
-        for sixteenths in LOOKS {
-            deadline.after(sixteenths, limit).await;
-            let within = deadline.left().min(limit / 3);
+        while let Some(within) = looks.next().await {
             let incarnation = &attempt.incarnation;
             last = self
-                .give_back(&parts, &term, "true", incarnation, within)
+                .give_back(&parts, &term, "true", incarnation, within.left())
                 .await;
             if last == Released::Done {
                 break;

@@ -13,7 +13,7 @@ use crate::lease::record::{
 };
 use crate::lease::time::BootInstant;
 use crate::store::columns::Columns;
-use crate::store::deadline::{Deadline, LOOKS, SeenTime};
+use crate::store::deadline::{Deadline, Looks, SeenTime};
 use crate::store::message::above;
 use crate::store::{Attempt, Store, Timed};
 
@@ -125,12 +125,10 @@ impl Store for SqliteStore {
     }
 
     async fn release_attempt(&mut self, attempt: &Attempt, limit: Duration) -> Released {
-        let deadline = Deadline::new(self.clock, limit);
+        let Attempt { slot, holder, .. } = *attempt;
+        let mut looks = Looks::new(self.clock, limit);
         let mut last = Released::NotOurs;
-        for sixteenths in LOOKS {
-            deadline.after(sixteenths, limit).await;
-            let (slot, holder) = (attempt.slot, attempt.holder);
-            let within = deadline.at_most(limit / 3);
+        while let Some(within) = looks.next().await {
             last = self
                 .give_back(slot, holder, "1", &attempt.incarnation, within)
                 .await;

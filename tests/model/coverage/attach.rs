@@ -3,39 +3,37 @@
 use leasewrap::lease::attach::{Event, ServeLoss};
 use leasewrap::wire::attach::ToAttach;
 
-use super::{Impossible, Table, guard, keeper};
+use super::guard::{self, FRAMES};
+use super::keeper::{self, OF_WORKER};
+use super::{Events, Impossible, Table};
 
-const EVERY: &[&str] = &[
-    "wake",
-    "connected",
-    "not connected",
+const SERVE: &[&str] = &[
     "serve: hello",
     "serve: attached",
     "serve: taken",
     "serve: over",
-    "frame: hello",
-    "frame: start",
-    "frame: deadline",
-    "frame: stop",
-    "frame: kill",
-    "frame: signal",
-    "frame: ping",
-    "frame: dismiss",
+];
+const LOST: &[&str] = &[
     "lost: closed",
     "lost: malformed",
     "lost: version",
     "lost: time namespace",
-    "guard: ready",
-    "guard: started",
-    "guard: not started",
-    "guard: worker ended",
-    "guard: stopping",
-    "guard: empty",
-    "guard: gone",
-    "guard: swept",
-    "no guard",
-    "stop",
-    "hurry up",
+];
+
+const EVERY: Events = &[
+    &["wake", "connected", "not connected"],
+    SERVE,
+    FRAMES,
+    LOST,
+    &["guard: ready"],
+    OF_WORKER,
+    &[
+        "guard: gone",
+        "guard: swept",
+        "no guard",
+        "stop",
+        "hurry up",
+    ],
 ];
 
 pub const TABLE: Table = Table {
@@ -50,82 +48,42 @@ pub const TABLE: Table = Table {
         },
         Impossible {
             states: &["Greeting", "Idle", "Running", "Reporting"],
-            events: &["connected", "not connected"],
+            events: &[&["connected", "not connected"]],
             why: "the answer to an attempt that is made, and waited for, in Away",
         },
         Impossible {
             states: &["Away"],
-            events: &[
-                "serve: hello",
-                "serve: attached",
-                "serve: taken",
-                "serve: over",
-                "frame: hello",
-                "frame: start",
-                "frame: deadline",
-                "frame: stop",
-                "frame: kill",
-                "frame: signal",
-                "frame: ping",
-                "frame: dismiss",
-                "lost: closed",
-                "lost: malformed",
-                "lost: version",
-                "lost: time namespace",
-            ],
+            events: &[SERVE, FRAMES, LOST],
             why: "there is no connection",
         },
         Impossible {
             states: &["Away", "Greeting"],
-            events: &[
-                "guard: ready",
-                "guard: started",
-                "guard: not started",
-                "guard: worker ended",
-                "guard: stopping",
-                "guard: empty",
-                "guard: gone",
-                "guard: swept",
-            ],
+            events: &[&["guard: ready", "guard: gone", "guard: swept"], OF_WORKER],
             why: "there is no guard, and a dismissed one is not listened to",
         },
         Impossible {
             states: &["Idle"],
-            events: &[
-                "guard: started",
-                "guard: not started",
-                "guard: worker ended",
-                "guard: stopping",
-                "guard: empty",
-                "guard: swept",
-            ],
+            events: &[OF_WORKER, &["guard: swept"]],
             why: "it was told to start nothing",
         },
         Impossible {
             states: &["Running", "Reporting"],
-            events: &["guard: ready"],
+            events: &[&["guard: ready"]],
             why: "a guard says so once, as soon as it is there",
         },
         Impossible {
             states: &["Reporting"],
-            events: &[
-                "guard: started",
-                "guard: not started",
-                "guard: worker ended",
-                "guard: stopping",
-                "guard: empty",
-                "guard: swept",
-            ],
+            events: &[OF_WORKER, &["guard: swept"]],
             why: "that nothing is left is the last thing that is said of a tree",
         },
         Impossible {
             states: &["Away", "Greeting", "Running", "Reporting"],
-            events: &["no guard"],
+            events: &[&["no guard"]],
             why: "said at once where a guard is started",
         },
         Impossible {
             states: &["Away", "Greeting", "Idle"],
-            events: &["hurry up"],
+            events: &[&["hurry up"]],
             why: "a first signal ends these at once",
         },
     ],

@@ -3,10 +3,10 @@
 use leasewrap::lease::guard::{Event, KeeperLoss};
 use leasewrap::wire::ToGuard;
 
-use super::{Impossible, Table};
+use super::{Events, Impossible, Table};
 
-const EVERY: &[&str] = &[
-    "wake",
+/// What a keeper says, to whichever machine.
+pub const FRAMES: &[&str] = &[
     "frame: hello",
     "frame: start",
     "frame: deadline",
@@ -15,16 +15,23 @@ const EVERY: &[&str] = &[
     "frame: signal",
     "frame: ping",
     "frame: dismiss",
-    "keeper: closed",
-    "keeper: malformed",
-    "forked",
-    "not forked",
-    "executed",
-    "not executed",
-    "worker stopped",
-    "worker continued",
-    "worker ended",
-    "tree empty",
+];
+
+const EVERY: Events = &[
+    &["wake"],
+    FRAMES,
+    &[
+        "keeper: closed",
+        "keeper: malformed",
+        "forked",
+        "not forked",
+        "executed",
+        "not executed",
+        "worker stopped",
+        "worker continued",
+        "worker ended",
+        "tree empty",
+    ],
 ];
 
 pub const TABLE: Table = Table {
@@ -48,42 +55,42 @@ pub const TABLE: Table = Table {
         },
         Impossible {
             states: &["Idle"],
-            events: &["wake"],
+            events: &[&["wake"]],
             why: "nothing is due",
         },
         Impossible {
             states: &["Idle"],
-            events: &["frame: deadline", "frame: stop", "frame: kill"],
+            events: &[&["frame: deadline", "frame: stop", "frame: kill"]],
             why: "a keeper says that of a worker that it has had started",
         },
         Impossible {
             states: &["Idle", "Running", "Stopping", "LeftBehind", "Empty"],
-            events: &["forked", "not forked"],
+            events: &[&["forked", "not forked"]],
             why: "the answer to one fork, which is waited for in Armed, or in Killing",
         },
         Impossible {
             states: &["Idle", "Running", "Stopping"],
-            events: &["executed", "not executed"],
+            events: &[&["executed", "not executed"]],
             why: "the answer to one go, which comes after Armed only where the tree has ended or is killed",
         },
         Impossible {
             states: &["LeftBehind"],
-            events: &["not executed"],
+            events: &[&["not executed"]],
             why: "there was a worker",
         },
         Impossible {
             states: &["Idle", "Armed", "LeftBehind", "Empty"],
-            events: &["worker stopped", "worker continued"],
+            events: &[&["worker stopped", "worker continued"]],
             why: "there is no worker (any more)",
         },
         Impossible {
             states: &["Idle", "LeftBehind", "Empty"],
-            events: &["worker ended"],
+            events: &[&["worker ended"]],
             why: "there was none, or its end was told of",
         },
         Impossible {
             states: &["Idle", "Running"],
-            events: &["tree empty"],
+            events: &[&["tree empty"]],
             why: "the worker itself is of the tree, and its end is told of first",
         },
     ],
@@ -109,7 +116,7 @@ pub fn event(event: &Event) -> &'static str {
     }
 }
 
-/// What a keeper says, to whichever machine.
+/// Of [`FRAMES`].
 pub fn order(frame: &ToGuard) -> &'static str {
     match frame {
         ToGuard::Hello(_) => "frame: hello",

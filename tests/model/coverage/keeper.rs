@@ -4,44 +4,58 @@ use leasewrap::lease::keeper::Phase;
 use leasewrap::lease::keeper::event::{Event, GuardEvent, StopCause};
 use leasewrap::lease::record::{Acquired, Observed, Released, Renewed};
 
-use super::{Impossible, Table};
+use super::{Events, Impossible, Table};
 
-const EVERY: &[&str] = &[
-    "wake",
-    "observed",
-    "observed: no schema",
-    "observed: unknown",
-    "initialised",
-    "initialised: unknown",
-    "acquired: granted",
-    "acquired: refused",
-    "acquired: unknown",
-    "renewed: granted",
-    "renewed: lost",
-    "renewed: unknown",
-    "released: done",
-    "released: not ours",
-    "released: unknown",
-    "checked: granted",
-    "checked: lost",
-    "checked: unknown",
-    "changed",
-    "guard: ready",
+/// What a guard says of its worker, to whichever machine.
+pub const OF_WORKER: &[&str] = &[
     "guard: started",
     "guard: not started",
     "guard: worker ended",
     "guard: stopping",
     "guard: empty",
-    "guard: gone",
-    "guard: swept",
-    "stop: signal",
-    "stop: attach",
-    "stop: step-down",
-    "stop: unfit",
-    "stop: watchdog",
-    "hurry up",
-    "fit",
-    "not fit",
+];
+
+const LOOKS: &[&str] = &[
+    "observed",
+    "observed: no schema",
+    "observed: unknown",
+    "initialised",
+    "initialised: unknown",
+];
+const ACQUIRED: &[&str] = &[
+    "acquired: granted",
+    "acquired: refused",
+    "acquired: unknown",
+];
+const RENEWED: &[&str] = &["renewed: granted", "renewed: lost", "renewed: unknown"];
+const RELEASED: &[&str] = &["released: done", "released: not ours", "released: unknown"];
+
+const EVERY: Events = &[
+    &["wake"],
+    LOOKS,
+    ACQUIRED,
+    RENEWED,
+    RELEASED,
+    &[
+        "checked: granted",
+        "checked: lost",
+        "checked: unknown",
+        "changed",
+        "guard: ready",
+    ],
+    OF_WORKER,
+    &[
+        "guard: gone",
+        "guard: swept",
+        "stop: signal",
+        "stop: attach",
+        "stop: step-down",
+        "stop: unfit",
+        "stop: watchdog",
+        "hurry up",
+        "fit",
+        "not fit",
+    ],
 ];
 
 pub const TABLE: Table = Table {
@@ -64,105 +78,77 @@ pub const TABLE: Table = Table {
         },
         Impossible {
             states: &["Starting", "Holding", "Stopping", "Releasing"],
-            events: &[
-                "observed",
-                "observed: no schema",
-                "observed: unknown",
-                "initialised",
-                "initialised: unknown",
-                "acquired: granted",
-                "acquired: refused",
-                "acquired: unknown",
-            ],
+            events: &[LOOKS, ACQUIRED],
             why: "one call at a time, answered once: none of these goes into a term",
         },
         Impossible {
             states: &["Standby"],
-            events: &[
-                "acquired: granted",
-                "acquired: refused",
-                "acquired: unknown",
-                "renewed: granted",
-                "renewed: lost",
-                "renewed: unknown",
-            ],
+            events: &[ACQUIRED, RENEWED],
             why: "the answer is waited for in the state that has asked",
         },
         Impossible {
             states: &["Standby", "Acquiring", "Starting", "Holding", "Stopping"],
-            events: &["released: done", "released: not ours", "released: unknown"],
+            events: &[RELEASED],
             why: "a release is asked for, and its answer waited for, in Releasing alone",
         },
         Impossible {
             states: &["Acquiring"],
-            events: &["observed: no schema", "initialised", "initialised: unknown"],
+            events: &[&["observed: no schema", "initialised", "initialised: unknown"]],
             why: "a schema that an acquisition was sent to does not go away here (a campaign drops it)",
         },
         Impossible {
             states: &["Starting", "Holding", "Stopping", "Releasing"],
-            events: &["changed"],
+            events: &[&["changed"]],
             why: "in a term a notification makes the loop read its own row instead",
         },
         Impossible {
             states: &["Acquiring", "Starting", "Holding", "Stopping", "Releasing"],
-            events: &["guard: ready"],
+            events: &[&["guard: ready"]],
             why: "a guard says so once, and no attempt is made before (with serve: tests/sidecar)",
         },
         Impossible {
             states: &["Standby", "Acquiring"],
-            events: &[
-                "guard: started",
-                "guard: not started",
-                "guard: worker ended",
-                "guard: stopping",
-                "guard: empty",
-            ],
+            events: &[OF_WORKER],
             why: "nothing was started, and a dismissed guard is not listened to",
         },
         Impossible {
             states: &["Holding"],
-            events: &["guard: started", "guard: not started"],
+            events: &[&["guard: started", "guard: not started"]],
             why: "a guard starts one worker",
         },
         Impossible {
             states: &["Starting"],
-            events: &["guard: worker ended"],
+            events: &[&["guard: worker ended"]],
             why: "a guard says first that it has started",
         },
         Impossible {
             states: &["Holding"],
-            events: &["guard: empty"],
+            events: &[&["guard: empty"]],
             why: "a guard says first how the worker has ended, or that it kills",
         },
         Impossible {
             states: &["Releasing"],
-            events: &[
-                "guard: started",
-                "guard: not started",
-                "guard: worker ended",
-                "guard: stopping",
-                "guard: empty",
-            ],
+            events: &[OF_WORKER],
             why: "nothing is left, and that is the last thing that a guard says of it",
         },
         Impossible {
             states: &["Standby", "Starting", "Holding"],
-            events: &["guard: swept"],
+            events: &[&["guard: swept"]],
             why: "the guard is gone first, and that leaves these states",
         },
         Impossible {
             states: &[],
-            events: &["stop: attach"],
+            events: &[&["stop: attach"]],
             why: "these keepers have guards of their own (with serve: tests/sidecar)",
         },
         Impossible {
             states: &[],
-            events: &["stop: step-down", "stop: unfit"],
+            events: &[&["stop: step-down", "stop: unfit"]],
             why: "the machine finds that in a row and in a precheck's answer; no loop sends it",
         },
         Impossible {
             states: &["Acquiring"],
-            events: &["fit", "not fit"],
+            events: &[&["fit", "not fit"]],
             why: "no attempt is made before the precheck has answered",
         },
     ],

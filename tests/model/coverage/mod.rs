@@ -20,18 +20,21 @@ use crate::world::Setup;
 /// So many worlds are drawn in the test command.
 const WORLDS: u64 = 2500;
 
+/// Names of events, in groups: some belong to more than one table.
+type Events = &'static [&'static [&'static str]];
+
 /// One machine: its states, its events, and what cannot be.
 pub struct Table {
     pub machine: &'static str,
     pub states: &'static [&'static str],
-    pub events: &'static [&'static str],
+    pub events: Events,
     pub impossible: &'static [Impossible],
 }
 
 /// These events in these states (in all of them where none is named).
 pub struct Impossible {
     pub states: &'static [&'static str],
-    pub events: &'static [&'static str],
+    pub events: Events,
     pub why: &'static str,
 }
 
@@ -48,7 +51,7 @@ pub struct Pairs(Vec<Vec<AtomicU64>>);
 
 impl Default for Pairs {
     fn default() -> Self {
-        let cells = |table: &&Table| table.states.len() * table.events.len();
+        let cells = |table: &&Table| table.states.len() * table.events().count();
         let zeros = |cells| (0..cells).map(|_| AtomicU64::new(0)).collect();
         Self(TABLES.iter().map(cells).map(zeros).collect())
     }
@@ -71,14 +74,14 @@ impl Pairs {
     }
 
     fn cell(&self, table: &Table, state: &str, event: &str) -> &AtomicU64 {
-        let place = |names: &[&str], name: &str| {
-            let place = names.iter().position(|known| *known == name);
-            place.unwrap_or_else(|| panic!("{}: {name} is in no table", table.machine))
-        };
-        let (state, event) = (place(table.states, state), place(table.events, event));
+        let unknown = |name| -> ! { panic!("{}: {name} is in no table", table.machine) };
+        let row = table.states.iter().position(|known| *known == state);
+        let row = row.unwrap_or_else(|| unknown(state));
+        let column = table.events().position(|known| known == event);
+        let column = column.unwrap_or_else(|| unknown(event));
         let is = |other: &&Table| other.machine == table.machine;
         let counts = TABLES.iter().position(is).map(|index| &self.0[index]);
-        &counts.expect("one of the tables")[state * table.events.len() + event]
+        &counts.expect("one of the tables")[row * table.events().count() + column]
     }
 
     fn total(&self) -> u64 {
@@ -88,9 +91,14 @@ impl Pairs {
 }
 
 impl Table {
+    fn events(&self) -> impl Iterator<Item = &'static str> {
+        self.events.iter().copied().flatten().copied()
+    }
+
     fn impossible(&self, state: &str, event: &str) -> Option<usize> {
         self.impossible.iter().position(|not| {
-            (not.states.is_empty() || not.states.contains(&state)) && not.events.contains(&event)
+            (not.states.is_empty() || not.states.contains(&state))
+                && not.events.iter().any(|group| group.contains(&event))
         })
     }
 
@@ -101,7 +109,7 @@ impl Table {
         for state in self.states {
             let _ = write!(text, "{state:>11}");
         }
-        for event in self.events {
+        for event in self.events() {
             let _ = write!(text, "\n  {event:<26}");
             for state in self.states {
                 let count = pairs.count(self, state, event);

@@ -7,60 +7,58 @@ use leasewrap::lease::watch::{Basis, Doubt, Reason};
 
 use super::{Impossible, Table};
 
+/// How a look differs on the server of the one before, and on another one.
+const SAME_SERVER: &[&str] = &[
+    "no row",
+    "the same",
+    "renewed",
+    "given back",
+    "another holder",
+    "older",
+];
+const NEW_SERVER: &[&str] = &[
+    "no row, new server",
+    "the same, new server",
+    "renewed, new server",
+    "given back, new server",
+    "another holder, new server",
+    "older, new server",
+];
+
 pub const TABLE: Table = Table {
     machine: "watch",
     states: &["unseen", "no row", "held", "expired", "released"],
-    events: &[
-        "no row",
-        "the same",
-        "renewed",
-        "given back",
-        "another holder",
-        "older",
-        "no row, new server",
-        "the same, new server",
-        "renewed, new server",
-        "given back, new server",
-        "another holder, new server",
-        "older, new server",
-        "in recovery",
-    ],
+    events: &[SAME_SERVER, NEW_SERVER, &["in recovery"]],
     impossible: &[
         Impossible {
-            states: &["unseen"],
-            events: &[
-                "the same",
-                "renewed",
-                "older",
-                "no row, new server",
-                "the same, new server",
-                "renewed, new server",
-                "given back, new server",
-                "another holder, new server",
-                "older, new server",
-            ],
-            why: "there is nothing to compare with",
-        },
-        Impossible {
-            states: &["no row"],
-            events: &[
+            states: &["unseen", "no row"],
+            events: &[&[
                 "the same",
                 "renewed",
                 "older",
                 "the same, new server",
                 "renewed, new server",
                 "older, new server",
-            ],
+            ]],
             why: "there was no row to compare with",
         },
         Impossible {
+            states: &["unseen"],
+            events: &[&[
+                "no row, new server",
+                "given back, new server",
+                "another holder, new server",
+            ]],
+            why: "there was no other server",
+        },
+        Impossible {
             states: &["released"],
-            events: &["renewed", "renewed, new server"],
+            events: &[&["renewed", "renewed, new server"]],
             why: "what was given back is not renewed",
         },
         Impossible {
             states: &["held", "expired", "released"],
-            events: &["no row", "older"],
+            events: &[&["no row", "older"]],
             why: "on one server rows vanish and go back by hand alone (a campaign does it)",
         },
     ],
@@ -69,7 +67,7 @@ pub const TABLE: Table = Table {
 pub const CONCLUSIONS: Table = Table {
     machine: "watch, concluded",
     states: &["times"],
-    events: &[
+    events: &[&[
         "take: new",
         "take: released",
         "take: silent",
@@ -88,16 +86,16 @@ pub const CONCLUSIONS: Table = Table {
         "wait: reserved",
         "wait: slot above",
         "wait: paused",
-    ],
+    ]],
     impossible: &[
         Impossible {
             states: &[],
-            events: &["take: expired"],
+            events: &[&["take: expired"]],
             why: "no --takeover clock here: what it risks, it does risk (mutations)",
         },
         Impossible {
             states: &[],
-            events: &["wait: held back", "wait: reserved"],
+            events: &[&["wait: held back", "wait: reserved"]],
             why: "the model's store keeps no row for anybody (unit tests do)",
         },
     ],
@@ -133,7 +131,11 @@ pub fn event(before: Option<&Observation>, now: &Observation, slot: Slot) -> &'s
     };
     let new_server =
         before.is_some_and(|before| before.server.incarnation != now.server.incarnation);
-    TABLE.events[kind + if new_server { 6 } else { 0 }]
+    if new_server {
+        NEW_SERVER[kind]
+    } else {
+        SAME_SERVER[kind]
+    }
 }
 
 pub fn taken(basis: &Basis) -> &'static str {
