@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use clap::builder::StyledStr;
 use clap::error::ErrorKind;
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand as _};
 
 pub mod db;
 mod hooks;
@@ -136,6 +136,39 @@ fn with_help(command: clap::Command) -> clap::Command {
 /// # Errors
 /// [`Refused`]: help was asked for, or something is wrong.
 pub fn parse(arguments: &[OsString], environment: &Environment<'_>) -> Result<Parsed, Refused> {
+    match plain_run(arguments, environment) {
+        Some(options) => Ok(Parsed::Run(Box::new(options))),
+        None => parse_whole(arguments, environment),
+    }
+}
+
+/// The run form alone.
+#[derive(Debug, Parser)]
+#[command(name = "leasewrap", args_override_self = true)]
+#[command(disable_help_flag = true, disable_version_flag = true)]
+struct RunForm {
+    #[command(flatten)]
+    run: run::RunArgs,
+}
+
+/// A run that is right, read without the subcommands: their options are most
+/// of the whole definition, and a start of a worker would wait for it. `None`
+/// where it is something else, or where the whole definition has to say what
+/// is wrong.
+fn plain_run(arguments: &[OsString], environment: &Environment<'_>) -> Option<run::RunOptions> {
+    let first = arguments.get(1)?.to_str();
+    if first.is_none_or(Commands::has_subcommand) {
+        return None;
+    }
+    let named = RunForm::command();
+    let command = named.clone().mut_args(|arg| arg.env(None::<&'static str>));
+    let matches = command.clone().try_get_matches_from(arguments).ok()?;
+    let command = variables::with_environment(command, &named, &matches, environment).ok()?;
+    let matches = command.try_get_matches_from(arguments).ok()?;
+    RunForm::from_arg_matches(&matches).ok()?.run.check().ok()
+}
+
+fn parse_whole(arguments: &[OsString], environment: &Environment<'_>) -> Result<Parsed, Refused> {
     let command = definition();
     let place = place(&command, arguments);
     let refused = |error: clap::Error| match error.kind() {

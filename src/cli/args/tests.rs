@@ -5,7 +5,7 @@ use clap::CommandFactory;
 
 use super::db::DbSource;
 use super::run::RunOptions;
-use super::{Cli, Parsed, Refused, definition, parse};
+use super::{Cli, Parsed, Refused, definition, parse, parse_whole, plain_run};
 use crate::cli::commands::Commands;
 use crate::lease::keeper::Takeover;
 use crate::sys::environment::OPTIONS;
@@ -80,6 +80,49 @@ fn the_run_form_has_no_subcommand_and_everything_after_the_dashes_is_the_workers
             .ends_with(&format!("/{}", std::process::id()))
     );
     assert!(!format!("{options:?}").contains("s3cret"));
+}
+
+#[test]
+fn a_plain_run_is_read_as_the_whole_definition_reads_it() {
+    let lines: [&[&str]; 6] = [
+        &["--db", DB, "--", "x"],
+        &[
+            "--db", DB, "--name", "a", "--name", "b", "--ttl=9s", "-v", "--", "x", "-q",
+        ],
+        &["--no-wait", "--slots", "3", "-q", "--", "status"],
+        &["--db", DB, "--no-wait", "--wait", "3s", "--", "x"],
+        &["--db", DB, "--ttl", "1s", "--grace", "2s", "--", "x"],
+        &["--db", DB, "--help"],
+    ];
+    let environments: [&[(&str, &str)]; 3] = [
+        &[("LEASEWRAP_DB", DB), ("LEASEWRAP_TTL", "7s")],
+        &[("LEASEWRAP_REJOIN", "true"), ("LEASEWRAP_LABEL", "env")],
+        &[("LEASEWRAP_WAIT", "never")],
+    ];
+    let mut plain = 0;
+    for line in lines {
+        for environment in environments {
+            let arguments: Vec<OsString> = std::iter::once("leasewrap")
+                .chain(line.iter().copied())
+                .map(OsString::from)
+                .collect();
+            let variables = |name: &str| {
+                let known = environment.iter().find(|(known, _)| *known == name);
+                known.map(|(_, value)| value.into())
+            };
+            let whole = match parse_whole(&arguments, &variables) {
+                Ok(Parsed::Run(options)) => Some(*options),
+                Ok(Parsed::Command(_)) | Err(_) => None,
+            };
+            plain += usize::from(whole.is_some());
+            assert_eq!(
+                plain_run(&arguments, &variables),
+                whole,
+                "{line:?} {environment:?}"
+            );
+        }
+    }
+    assert_eq!(plain, 5);
 }
 
 #[test]
