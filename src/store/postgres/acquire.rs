@@ -79,7 +79,7 @@ impl PgStore {
         };
         // Once: a second one would find the row changed, by the first.
         let answer = loop {
-            let build = |store: &Self, left| store.acquisition(request, locked, left, tell);
+            let build = |store: &Self, left| store.acquisition(request, locked, left, tell, &[]);
             let answer = self.call_once(deadline, build).await;
             match self.tell_less(tell, &answer.reply) {
                 Some(less) => tell = less,
@@ -193,7 +193,8 @@ impl PgStore {
 
     /// A session looks up in the catalogs what a statement names when it meets
     /// it first: half of what a first acquisition takes. A standby has the time
-    /// for it before the lease is free. (EXPLAIN plans, and runs nothing.)
+    /// for it before the lease is free: it sends an acquisition of a slot that
+    /// there cannot be, which locks and changes nothing.
     pub(super) async fn warm_up(&mut self, seen: &Observation, deadline: Deadline) {
         let Some(held) = seen.records.iter().find(|record| !record.released) else {
             return;
@@ -227,28 +228,42 @@ impl PgStore {
             },
         };
         let tell = self.teller();
+        // Either of the first two keeps a row from being taken; the lock is one
+        // that nobody else asks for.
+        let nobodys = rand::random::<i32>().to_string();
+        let nothing = [
+            ("slot", "-1"),
+            ("not_after", "timestamptz '-infinity'"),
+            ("advisory_key", nobodys.as_str()),
+        ];
         let build = |store: &Self, left| {
-            let (acquire, values) = store.taking(&request, left, tell);
-            let values: Vec<(&str, &str)> = values
-                .iter()
-                .map(|(name, value)| (*name, value.as_str()))
-                .collect();
-            let parts = [sql::POLL, "explain (costs off)", &acquire];
-            store.message(&parts, &values, left)
+            let built = store.acquisition(&request, Locked::Refuse, left, tell, &nothing);
+            format!("{}{built}", sql::POLL)
         };
         // Whether it worked shows when it counts.
         let _reply = self.call_once(deadline, build).await;
     }
 
-    fn acquisition(&self, request: &Acquire, locked: Locked, left: Duration, tell: Tell) -> String {
+    /// The message of an acquisition; what stands in `instead` goes before
+    /// what the request says.
+    fn acquisition(
+        &self,
+        request: &Acquire,
+        locked: Locked,
+        left: Duration,
+        tell: Tell,
+        instead: &sql::Values<'_>,
+    ) -> String {
         let nowait = match locked {
             Locked::Refuse => "nowait",
             Locked::Wait => "",
         };
         let (acquire, values) = self.taking(request, left, tell);
-        let values: Vec<(&str, &str)> = values
+        let values = values.iter().map(|(name, value)| (*name, value.as_str()));
+        let values: Vec<(&str, &str)> = instead
             .iter()
-            .map(|(name, value)| (*name, value.as_str()))
+            .copied()
+            .chain(values)
             .chain([("nowait", nowait)])
             .collect();
         let parts = [sql::LIMITS, sql::ONE_AT_A_TIME, sql::LOCK_ROW, &acquire];

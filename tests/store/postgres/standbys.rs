@@ -28,3 +28,39 @@ fn every_standby_is_seen_from_its_first_poll_on_and_nobody_else() {
         drop(two);
     });
 }
+
+#[test]
+fn what_makes_a_standby_ready_to_take_locks_and_changes_nothing() {
+    let options = Options::default().set("track_activity_query_size", "16kB");
+    let server = Server::with(options);
+    let bench = bench_on(&server);
+    let row = format!(
+        "select ctid, xmin, xmax, l from leasewrap.lease l where name = '{}'",
+        bench.name
+    );
+    run(async {
+        let (mut one, mut two) = (bench.contender("one"), bench.contender("two"));
+        one.take(0).await;
+        let before = server.psql(&row);
+        let mut blocker = server.session("postgres");
+        blocker.run(&format!("begin; {row} for no key update"));
+        two.observe().await;
+        // It was sent, and neither failed nor waited.
+        let sent = "select state from pg_stat_activity where query like '%for update nowait%' \
+                    and query not like '%pg_stat_activity%' \
+                    and query like '/* leasewrap poll */%'";
+        assert_eq!(server.psql(sent), "idle");
+        assert!(!server.log().contains("ERROR"), "{}", server.log());
+        blocker.run("rollback");
+        let after = server.psql(&row);
+        // The lock was the blocker's: it leaves its number in xmax alone.
+        let shown = |row: &str| {
+            let cells: Vec<_> = row.split('|').map(str::to_owned).collect();
+            (cells[0].clone(), cells[1].clone(), cells[3..].join("|"))
+        };
+        assert_eq!(shown(&after), shown(&before));
+        // What it prepares for still works.
+        let (term, grant) = (one.record(0).await.token, two.observe().await);
+        assert_eq!(grant.records[0].token, term);
+    });
+}
