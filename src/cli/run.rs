@@ -338,7 +338,8 @@ impl Prepared {
             teller,
         ));
         // What is still under way (a call, a watch) is of no use to anybody.
-        runtime.shutdown_background();
+        // Left to the end of the process, it costs nothing before.
+        std::mem::forget(runtime);
         outcome
     }
 }

@@ -66,6 +66,12 @@ const KILLING_LIMIT: Duration = Duration::from_secs(60);
 /// lease, and has not told its guard, would else stay there for ever.
 const ACQUIRING_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a holder that others may wait for stays when it has given the
+/// lease back. The end of a session costs its server some milliseconds of a
+/// core, and so does that of a process its host: both would compete with the
+/// successor's start, and halve its speed where the cores are few.
+const PARTING: Duration = Duration::from_millis(10);
+
 /// Everything that a run needs and that does not change.
 #[derive(Debug)]
 pub struct Settings {
@@ -160,6 +166,7 @@ where
         killing: false,
         why_known: false,
         outcome: None,
+        parts_at: None,
         settings,
         claims,
         audience,
@@ -198,6 +205,8 @@ struct Loop<S: Store, B, A> {
     /// The store knows why this term ends.
     why_known: bool,
     outcome: Option<Outcome>,
+    /// It stays until then, whatever the outcome.
+    parts_at: Option<BootInstant>,
 }
 
 /// The worker's next message, where it can send any.
@@ -231,6 +240,7 @@ where
         self.perform_all(commands, first.at);
         loop {
             if self.hooks.are_done()
+                && self.parts_at.is_none_or(|at| clock::now() >= at)
                 && let Some(outcome) = self.outcome.take()
             {
                 return Ok(outcome);
@@ -258,6 +268,7 @@ where
             self.watcher.next_wakeup(),
             self.hooks.next_wakeup(),
             self.watchdog.as_ref().and_then(Watchdog::next_wakeup),
+            self.parts_at.filter(|_| self.outcome.is_some()),
         ];
         self.alarm.set(wakeups.into_iter().flatten().min())?;
         let kill_at = match self.keeper.phase() {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::any_link::{AnyLink, GuardFrom};
 use super::watchdog::Pace;
-use super::{Audience, Loop, now, start_guard};
+use super::{Audience, Loop, PARTING, now, start_guard};
 use crate::lease::keeper::event::{Command, Event, GuardEvent, StopCause, Transition};
 use crate::lease::record::{Acquired, Fault, Term, Unknown};
 use crate::lease::time::BootInstant;
@@ -143,6 +143,7 @@ where
             },
             Transition::Released { .. } => {
                 self.pace(Pace::end);
+                self.parts_at = self.watcher.has_begun().then(|| at + PARTING);
                 self.claims.nothing()
             }
             Transition::Stopping(cause) => {

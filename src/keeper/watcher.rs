@@ -36,6 +36,11 @@ impl<W: Watch, B: FnMut() -> W> Watcher<W, B> {
         }
     }
 
+    /// Whether changes are watched: others may do so, too.
+    pub fn has_begun(&self) -> bool {
+        self.watch.is_some()
+    }
+
     /// When [`Self::wake`] is due.
     pub fn next_wakeup(&self) -> Option<BootInstant> {
         self.begin_at
