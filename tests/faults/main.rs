@@ -17,4 +17,5 @@ mod processes;
 mod rows;
 mod scene;
 mod servers;
+mod stuck;
 mod unanswered;
