@@ -1,6 +1,7 @@
 //! Who is compared: leasewrap, and what people put in front of a command
 //! today. What is not installed is left out, and named.
 
+use std::fs;
 use std::process::{Command, Stdio};
 
 use crate::support::etcd::Etcd;
@@ -80,9 +81,68 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// The port of the server that keeps its locks, where there is one.
+    pub fn port(&self, wrapper: Wrapper) -> Option<u16> {
+        match wrapper {
+            Wrapper::Flock => None,
+            Wrapper::Etcdctl => self.etcd.as_ref().map(Etcd::port),
+            Wrapper::Psql | Wrapper::Dislock | Wrapper::Leasewrap | Wrapper::Contained => {
+                Some(self.server.port())
+            }
+        }
+    }
+
+    /// Stops the server that keeps its locks, or lets it go on.
+    pub fn hang(&self, wrapper: Wrapper, hung: bool) {
+        match (wrapper, &self.etcd) {
+            (Wrapper::Etcdctl, Some(etcd)) => etcd.hang(hung),
+            _ if hung => self.server.freeze(),
+            _ => self.server.thaw(),
+        }
+    }
+
+    /// Takes the lock from whoever holds it, and leaves it to the next one:
+    /// as an operator would who has taken the wrong one.
+    pub fn steal(&self, wrapper: Wrapper, lock: &str) {
+        match wrapper {
+            Wrapper::Flock => fs::remove_file(run().dir().join(lock)).expect("remove the file"),
+            Wrapper::Psql => drop(self.server.psql(
+                "select pg_terminate_backend(pid) from pg_locks
+                 where locktype = 'advisory' and granted",
+            )),
+            Wrapper::Etcdctl => {
+                let mut command = Command::new("etcdctl");
+                let endpoint = self.etcd.as_ref().map_or("", |etcd| etcd.endpoint());
+                command.args(["--endpoints", endpoint, "del", "--prefix", lock]);
+                let deleted = command.stdout(Stdio::null()).status();
+                assert!(deleted.expect("run etcdctl").success());
+            }
+            Wrapper::Dislock => drop(self.server.psql(&format!(
+                "update lease_of_dislock set value = 'somebody', expire_at = now()
+                 where key = '{lock}'"
+            ))),
+            Wrapper::Leasewrap | Wrapper::Contained => drop(self.server.psql(&format!(
+                "update leasewrap.lease set holder = gen_random_uuid(), token = token + 1,
+                 released_at = clock_timestamp() where name = '{lock}'"
+            ))),
+        }
+    }
+
     /// The command line that runs `worker` under the lock `lock`.
     pub fn command(&self, wrapper: Wrapper, lock: &str, worker: &[String]) -> Command {
-        let url = self.server.url();
+        self.command_by(wrapper, self.port(wrapper), lock, worker)
+    }
+
+    /// The same, with the server at another port: a line that can be cut.
+    pub fn command_by(
+        &self,
+        wrapper: Wrapper,
+        port: Option<u16>,
+        lock: &str,
+        worker: &[String],
+    ) -> Command {
+        let port = port.unwrap_or_default();
+        let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
         let mut command = match wrapper {
             Wrapper::Flock => {
                 let mut command = Command::new("flock");
@@ -99,8 +159,8 @@ impl<'a> Field<'a> {
             }
             Wrapper::Etcdctl => {
                 let mut command = Command::new("etcdctl");
-                let endpoint = self.etcd.as_ref().map_or("", |etcd| etcd.endpoint());
-                command.args(["--endpoints", endpoint, "lock", "--ttl"]);
+                let endpoint = format!("http://127.0.0.1:{port}");
+                command.args(["--endpoints", &endpoint, "lock", "--ttl"]);
                 command.args([&TTL_SECONDS.to_string(), lock]).args(worker);
                 command
             }

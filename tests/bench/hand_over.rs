@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::contenders::{Field, TTL_SECONDS, Wrapper};
 use crate::picture::{self, Panel, Row};
 use crate::support::leasewrap::{Leasewrap, binary, guard_of, holder, lease_name};
+use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use crate::support::sys;
 use crate::support::wait::{SOON, maybe, until};
@@ -32,19 +33,31 @@ enum End {
     KillWrapper,
     KillGuard,
     StopWrapper,
+    /// Of the old one's line to the server.
+    Cut,
+    /// For all, and as long as [`HUNG`].
+    HungServer,
+    /// Somebody takes the lock from the old one, and leaves it.
+    Stolen,
 }
 
 /// All of them.
-const ENDS: [End; 5] = [
+const ENDS: [End; 8] = [
     End::Clean,
     End::Term,
     End::KillWrapper,
     End::KillGuard,
     End::StopWrapper,
+    End::Cut,
+    End::HungServer,
+    End::Stolen,
 ];
 
 /// A hand-over that has not come by then does not come.
 const LIMIT: Duration = Duration::from_secs(4 * TTL_SECONDS);
+
+/// How long a server hangs.
+const HUNG: Duration = Duration::from_secs(2 * TTL_SECONDS);
 
 /// What one hand-over showed.
 enum Seen {
@@ -78,6 +91,9 @@ impl End {
             Self::KillWrapper => "SIGKILL of the wrapper",
             Self::KillGuard => "SIGKILL of the guard",
             Self::StopWrapper => "SIGSTOP of the wrapper, at a ttl of 5 s",
+            Self::Cut => "The line to the server is cut, at a ttl of 5 s",
+            Self::HungServer => "The server hangs for 10 s, at a ttl of 5 s",
+            Self::Stolen => "Somebody takes the lock away, by hand",
         }
     }
 
@@ -85,19 +101,29 @@ impl End {
     fn is_for(self, wrapper: Wrapper) -> bool {
         let ours = [Wrapper::Leasewrap, Wrapper::Contained].contains(&wrapper);
         match self {
+            Self::Clean | Self::Term => wrapper.waits(),
             // The lock of flock lives on with the worker: nothing hands over.
-            Self::KillWrapper | Self::StopWrapper => wrapper != Wrapper::Flock,
+            Self::KillWrapper | Self::StopWrapper => wrapper.waits() && wrapper != Wrapper::Flock,
             Self::KillGuard => ours,
-            Self::Clean | Self::Term => true,
+            Self::Cut | Self::HungServer => {
+                wrapper.waits() && ![Wrapper::Flock, Wrapper::Contained].contains(&wrapper)
+            }
+            Self::Stolen => wrapper != Wrapper::Contained,
         }
+    }
+
+    /// Whether the next one comes only afterwards: one that does not wait, or
+    /// would wait for a file that is gone.
+    fn is_before_the_next(self, wrapper: Wrapper) -> bool {
+        self == Self::Stolen && [Wrapper::Flock, Wrapper::Dislock].contains(&wrapper)
     }
 
     /// Whether it is waited out, so that few runs have to do.
     fn is_slow(self, wrapper: Wrapper) -> bool {
         match self {
-            Self::StopWrapper => true,
+            Self::StopWrapper | Self::Cut | Self::HungServer => true,
             Self::KillWrapper => wrapper == Wrapper::Etcdctl,
-            Self::Clean | Self::Term | Self::KillGuard => false,
+            Self::Clean | Self::Term | Self::KillGuard | Self::Stolen => false,
         }
     }
 }
@@ -107,7 +133,7 @@ fn of_end(field: &Field<'_>, end: End) -> Panel {
         .wrappers
         .iter()
         .copied()
-        .filter(|wrapper| wrapper.waits() && end.is_for(*wrapper))
+        .filter(|wrapper| end.is_for(*wrapper))
         .collect();
     let mut rows: Vec<Samples> = wrappers
         .iter()
@@ -156,7 +182,7 @@ fn of_end(field: &Field<'_>, end: End) -> Panel {
         none: no_end[index].then(|| format!("nothing is handed over within {LIMIT:?}")),
     };
     let mut drawn: Vec<Row> = wrappers.iter().enumerate().map(drawn).collect();
-    if !end.is_for(Wrapper::Flock) && end != End::KillGuard {
+    if [End::KillWrapper, End::StopWrapper].contains(&end) {
         drawn.insert(0, Row::of_flock());
     }
     Panel {
@@ -170,21 +196,27 @@ fn once(field: &Field<'_>, wrapper: Wrapper, end: End) -> Seen {
     let log = Log::new();
     let clean: &[&str] = &["exit-after=700"];
     let options = if end == End::Clean { clean } else { &[] };
-    let start = |options: &[&str]| {
+    let start = |port: Option<u16>, options: &[&str]| {
         field
-            .command(wrapper, &name, &log.worker(options))
+            .command_by(wrapper, port, &name, &log.worker(options))
             .stderr(Stdio::null())
             .spawn()
             .expect("start a contender")
     };
-    let mut old = start(options);
+    let port = field.port(wrapper);
+    let line = port.filter(|_| end == End::Cut).map(Proxy::to);
+    let mut old = start(
+        line.as_ref().map_or(port, |line| Some(line.port())),
+        options,
+    );
     let first = until("the old worker works", SOON, || {
         log.stamps().first().copied()
     });
     // In a PID namespace of its own each worker has the same pid, but not the
     // same token.
     let of_first = |stamp: &Stamp| (stamp.pid, stamp.token) == (first.pid, first.token);
-    let mut new = start(&[]);
+    let early = !end.is_before_the_next(wrapper);
+    let new = early.then(|| start(port, &[]));
     std::thread::sleep(SETTLED);
     let pid = i32::try_from(old.id()).expect("a pid");
     match end {
@@ -197,7 +229,15 @@ fn once(field: &Field<'_>, wrapper: Wrapper, end: End) -> Seen {
             let guard = guard_of(pid).expect("it has a guard");
             sys::kill(guard, libc::SIGKILL);
         }
+        End::Cut => line.iter().for_each(Proxy::cut),
+        End::HungServer => {
+            field.hang(wrapper, true);
+            std::thread::sleep(HUNG);
+            field.hang(wrapper, false);
+        }
+        End::Stolen => field.steal(wrapper, &name),
     }
+    let mut new = new.unwrap_or_else(|| start(port, &[]));
     let begun = maybe(LIMIT, || {
         let stamps = log.stamps();
         let found = stamps.iter().find(|stamp| !of_first(stamp))?;

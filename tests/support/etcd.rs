@@ -4,18 +4,21 @@ use std::process::{Child, Command, Stdio};
 
 use super::run::{MARK, run};
 use super::server::free_port;
+use super::sys;
 use super::wait::{SOON, until_true};
 
 /// A running etcd; dropping it kills it.
 pub struct Etcd {
     process: Child,
+    port: u16,
     endpoint: String,
 }
 
 impl Etcd {
     /// Starts one, and waits until it is healthy.
     pub fn start() -> Self {
-        let [client, peer] = [free_port(), free_port()].map(|p| format!("http://127.0.0.1:{p}"));
+        let port = free_port();
+        let [client, peer] = [port, free_port()].map(|port| format!("http://127.0.0.1:{port}"));
         let dir = run().directory("etcd");
         let process = Command::new("etcd")
             .arg("--data-dir")
@@ -41,6 +44,7 @@ impl Etcd {
         });
         Self {
             process,
+            port,
             endpoint: client,
         }
     }
@@ -48,6 +52,17 @@ impl Etcd {
     /// Its URL.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// The port of that.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Stops it, or lets it go on.
+    pub fn hang(&self, hung: bool) {
+        let pid = i32::try_from(self.process.id()).expect("a pid");
+        sys::kill(pid, if hung { libc::SIGSTOP } else { libc::SIGCONT });
     }
 }
 
