@@ -9,6 +9,7 @@ use super::watcher::AFTER_START;
 use super::{Audience, Loop};
 use crate::lease::keeper::Phase;
 use crate::lease::keeper::event::{Event, GuardEvent, StopCause};
+use crate::lease::record::Freed;
 use crate::lease::time::BootInstant;
 use crate::store::{Notice, Store};
 use crate::sys::notify_socket::Message;
@@ -171,22 +172,27 @@ where
 
     pub(super) fn notice(&mut self, notice: Notice) {
         match notice {
-            Notice::Connected | Notice::Changed => match self.keeper.phase() {
-                Phase::Standby => self.happened(Event::Changed),
-                Phase::Starting | Phase::Holding | Phase::Stopping => {
-                    if let Some(term) = self.keeper.term().cloned() {
-                        self.calls.check(term, self.check_limit());
-                    }
-                }
-                // The reply that is awaited says more.
-                Phase::Acquiring | Phase::Releasing | Phase::Ended => {}
-            },
+            Notice::Connected => self.changed(None),
+            Notice::Changed(freed) => self.changed(freed),
             Notice::Unavailable(unknown) => tracing::info!(
                 event = "listen-unavailable",
                 name = %self.settings.name,
                 "notifications do not arrive, polling carries on: {}",
                 unknown.message
             ),
+        }
+    }
+
+    fn changed(&mut self, freed: Option<Freed>) {
+        match self.keeper.phase() {
+            Phase::Standby => self.happened(Event::Changed(freed)),
+            Phase::Starting | Phase::Holding | Phase::Stopping => {
+                if let Some(term) = self.keeper.term().cloned() {
+                    self.calls.check(term, self.check_limit());
+                }
+            }
+            // The reply that is awaited says more.
+            Phase::Acquiring | Phase::Releasing | Phase::Ended => {}
         }
     }
 

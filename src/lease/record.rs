@@ -140,6 +140,19 @@ pub enum Expected {
     },
 }
 
+/// What a notification says of a slot: that this term gave it back, and the
+/// row's revision since. Anybody can notify anything, so it gives no right; it
+/// makes an attempt worthwhile, which compares all of it at the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Freed {
+    /// Which place.
+    pub slot: Slot,
+    /// The token of the term that is over.
+    pub token: Token,
+    /// The revision that the release has made.
+    pub revision: Revision,
+}
+
 /// An acquisition. The store compares `expected` and `server_incarnation`
 /// in the statement that writes; it decides nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -164,9 +177,9 @@ pub struct Acquire {
     /// larger, also where that row has vanished since: the jump alone goes
     /// above earlier timelines, and not above an earlier jump on this one.
     pub furthest: Option<Token>,
-    /// Whether the row was released when it was watched; a take-over from a
-    /// holder that never released closes its token first when the row is locked,
-    /// and ends the sessions that hold it.
+    /// Whether the row was held when it was watched: such a take-over closes the
+    /// token first where the row is locked, and ends the sessions that hold it.
+    /// Where it was not, it must still be released.
     pub from_unreleased: bool,
     /// The new holder's times, label and value.
     pub terms: Terms,

@@ -18,7 +18,7 @@ use self::look::Look;
 use self::sighting::Sighting;
 pub use self::words::{Basis, Doubt, Reason};
 use super::ids::{Incarnation, Slot, Token};
-use super::record::{Above, Expected, Observation, Record, Server};
+use super::record::{Above, Expected, Freed, Observation, Record, Server};
 use super::time::BootInstant;
 use super::timing::{Chance, watch};
 
@@ -225,6 +225,41 @@ impl Watch {
             in_doubt: self.has_doubt(contender, observation),
             furthest: self.slots.values().map(|seen| seen.furthest.0).max(),
             basis,
+        })
+    }
+
+    /// What is free if a notification says the truth. Only where the row that
+    /// was seen last is the lease's only one and in no doubt, and nothing was
+    /// kept back: everything else takes another look. Whether it is the truth
+    /// the acquisition finds out, which compares it.
+    pub fn freed(&self, freed: Freed, contender: &Contender<'_>) -> Option<Candidate> {
+        let (_, observation) = self.last.as_ref()?;
+        let [record] = observation.records.as_slice() else {
+            return None;
+        };
+        let fits = contender.slots == 1
+            && self.slots.len() == 1
+            && record.slot == freed.slot
+            && freed.slot.0 < contender.slots
+            && observation.paused.is_none()
+            && !record.released
+            && record.held_back.is_zero()
+            && record.token == freed.token
+            && record.revision < freed.revision
+            && !self.has_doubt(contender, observation);
+        fits.then(|| Candidate {
+            slot: freed.slot,
+            expected: Expected::Unchanged {
+                token: freed.token,
+                revision: freed.revision,
+                incarnation: record.incarnation.clone(),
+            },
+            server_incarnation: observation.server.incarnation.clone(),
+            above: Vec::new(),
+            from_unreleased: false,
+            in_doubt: false,
+            furthest: self.slots.values().map(|seen| seen.furthest.0).max(),
+            basis: Basis::Released,
         })
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::Notify;
 
 use super::Notice;
+use crate::lease::record::Freed;
 
 /// What has happened since the last look.
 #[derive(Default)]
@@ -17,7 +18,7 @@ pub(super) struct Mailbox {
 struct News {
     /// The last change between connected and unavailable.
     state: Option<Notice>,
-    changed: bool,
+    changed: Option<Option<Freed>>,
     /// What was said last.
     unavailable: bool,
 }
@@ -27,7 +28,10 @@ impl Mailbox {
     pub(super) fn put(&self, notice: Notice) {
         let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
         match notice {
-            Notice::Changed => news.changed = true,
+            // One that was said of two changes would be half the truth.
+            Notice::Changed(freed) => {
+                news.changed = Some(freed.filter(|_| news.changed.is_none()));
+            }
             Notice::Connected => {
                 news.unavailable = false;
                 news.state = Some(Notice::Connected);
@@ -45,10 +49,12 @@ impl Mailbox {
         let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(state) = news.state.take() {
             // Whoever hears that it is connected reads the row anyhow.
-            news.changed &= state != Notice::Connected;
+            if state == Notice::Connected {
+                news.changed = None;
+            }
             return Some(state);
         }
-        std::mem::take(&mut news.changed).then_some(Notice::Changed)
+        news.changed.take().map(Notice::Changed)
     }
 
     /// The next notice. Dropping the future loses nothing.
@@ -65,6 +71,7 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lease::ids::{Revision, Slot, Token};
     use crate::lease::record::{Fault, Unknown};
 
     #[test]
@@ -75,11 +82,25 @@ mod tests {
         });
         let mailbox = Mailbox::default();
         assert_eq!(mailbox.take(), None);
-        mailbox.put(Notice::Changed);
-        mailbox.put(Notice::Changed);
-        assert_eq!(mailbox.take(), Some(Notice::Changed));
+        mailbox.put(Notice::Changed(None));
+        mailbox.put(Notice::Changed(None));
+        assert_eq!(mailbox.take(), Some(Notice::Changed(None)));
         assert_eq!(mailbox.take(), None);
-        mailbox.put(Notice::Changed);
+        let freed = Some(Freed {
+            slot: Slot(0),
+            token: Token(5),
+            revision: Revision(3),
+        });
+        mailbox.put(Notice::Changed(freed));
+        assert_eq!(mailbox.take(), Some(Notice::Changed(freed)));
+        mailbox.put(Notice::Changed(freed));
+        mailbox.put(Notice::Changed(freed));
+        assert_eq!(
+            mailbox.take(),
+            Some(Notice::Changed(None)),
+            "of two changes"
+        );
+        mailbox.put(Notice::Changed(None));
         mailbox.put(Notice::Connected);
         assert_eq!(mailbox.take(), Some(Notice::Connected));
         assert_eq!(mailbox.take(), None, "whoever is connected reads anyhow");

@@ -22,7 +22,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::lease::ids::{HolderId, Incarnation, Slot};
-use crate::lease::record::{Acquire, Acquired, Observed, Released, Renewed, Term, Terms, Unknown};
+use crate::lease::record::{
+    Acquire, Acquired, Freed, Observed, Released, Renewed, Term, Terms, Unknown,
+};
 use crate::lease::time::BootInstant;
 
 pub use any::{AnyStore, AnyWatch};
@@ -147,8 +149,9 @@ pub enum Notice {
     /// Changes are noticed from now on (again): what happened before may have
     /// been missed, so read once.
     Connected,
-    /// Holder, token, closed token, release or request of some slot changed.
-    Changed,
+    /// Holder, token, closed token, release or request of some slot changed;
+    /// what was said of it, where it is a release alone.
+    Changed(Option<Freed>),
     /// Changes are not noticed: poll. Said once; `Connected` follows when
     /// that ends.
     Unavailable(Unknown),

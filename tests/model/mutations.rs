@@ -221,6 +221,12 @@ fn requests_bump_the_revision() {
     is_noticed(setup, Mutation::RequestsBumpTheRevision, &["nobody runs"]);
 }
 
+#[test]
+fn notices_are_believed() {
+    let setup = within(16, world(2, 1, &[Fault::Notice]));
+    is_noticed(setup, Mutation::NoticesAreBelieved, &[TWO_TREES]);
+}
+
 /// A margin that a kill uses up leaves nothing for clocks that differ.
 #[test]
 fn margin_that_is_the_kill_time() {

@@ -94,7 +94,7 @@ fn setup(rng: &mut StdRng, driven: &Arc<Pairs>) -> Setup {
 /// Every kind of fault, and what else can come to a host.
 fn faults() -> Vec<Fault> {
     let mut faults = ALL.to_vec();
-    faults.extend([Fault::Pause, Fault::Recovery]);
+    faults.extend([Fault::Pause, Fault::Recovery, Fault::Notice]);
     faults.push(Fault::Call(0, Mishap::Denied));
     faults.extend(mischief::ALL.map(|mischief| Fault::Of(0, mischief)));
     faults

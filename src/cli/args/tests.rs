@@ -15,16 +15,17 @@ use crate::wire::StopTo;
 const DB: &str = "postgres://u:s3cret@h/db";
 
 fn read(line: &[&str], environment: &[(&str, &str)]) -> Result<Parsed, Refused> {
-    let arguments: Vec<OsString> = std::iter::once("leasewrap")
-        .chain(line.iter().copied())
-        .map(OsString::from)
-        .collect();
-    parse(&arguments, &|name| {
-        environment
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, value)| value.into())
-    })
+    parse(&words(line), &|name| of(environment, name))
+}
+
+fn words(line: &[&str]) -> Vec<OsString> {
+    let words = std::iter::once("leasewrap").chain(line.iter().copied());
+    words.map(OsString::from).collect()
+}
+
+fn of(environment: &[(&str, &str)], name: &str) -> Option<OsString> {
+    let known = environment.iter().find(|(known, _)| *known == name);
+    known.map(|(_, value)| value.into())
 }
 
 fn run(line: &[&str], environment: &[(&str, &str)]) -> RunOptions {
@@ -102,14 +103,8 @@ fn a_plain_run_is_read_as_the_whole_definition_reads_it() {
     let mut plain = 0;
     for line in lines {
         for environment in environments {
-            let arguments: Vec<OsString> = std::iter::once("leasewrap")
-                .chain(line.iter().copied())
-                .map(OsString::from)
-                .collect();
-            let variables = |name: &str| {
-                let known = environment.iter().find(|(known, _)| *known == name);
-                known.map(|(_, value)| value.into())
-            };
+            let arguments = words(line);
+            let variables = |name: &str| of(environment, name);
             let whole = match parse_whole(&arguments, &variables) {
                 Ok(Parsed::Run(options)) => Some(*options),
                 Ok(Parsed::Command(_)) | Err(_) => None,

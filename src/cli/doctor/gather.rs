@@ -81,7 +81,7 @@ async fn heard(store: &mut PgStore, mut watch: impl Watch, limit: Duration) -> H
         loop {
             match watch.next().await {
                 Notice::Connected => break,
-                Notice::Changed => {}
+                Notice::Changed(_) => {}
                 Notice::Unavailable(why) => return Heard::Not(why.message),
             }
         }
@@ -91,7 +91,7 @@ async fn heard(store: &mut PgStore, mut watch: impl Watch, limit: Duration) -> H
         }
         loop {
             match watch.next().await {
-                Notice::Changed => return Heard::After(clock::now().saturating_since(sent)),
+                Notice::Changed(_) => return Heard::After(clock::now().saturating_since(sent)),
                 Notice::Connected => {}
                 Notice::Unavailable(why) => return Heard::Not(why.message),
             }

@@ -162,7 +162,7 @@ impl Acquiring {
                 Doing::Asking | Doing::Settling | Doing::Pausing { .. } => State::Acquiring(self),
             },
             // The next look will show it.
-            Event::Changed
+            Event::Changed(_)
             // There is no worker that could be stopped.
             | Event::Stop(
                 StopCause::Attach(_) | StopCause::StepDown | StopCause::Unfit | StopCause::Watchdog,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::lease::ids::{Incarnation, Slot};
 use crate::lease::record::{
-    Acquire, Acquired, Grant, Loss, Observed, Record, Released, Renewed, Term, Unknown,
+    Acquire, Acquired, Freed, Grant, Loss, Observed, Record, Released, Renewed, Term, Unknown,
 };
 use crate::lease::time::BootInstant;
 use crate::lease::watch::{Basis, Reason};
@@ -38,8 +38,9 @@ pub enum Event {
     /// The listener read the row of the term outside a renewal (a
     /// notification came, or the listener has (re)connected).
     Checked(Renewed),
-    /// While standing by: a notification came; the row may have changed.
-    Changed,
+    /// While standing by: a notification came, and what it says of a release.
+    /// The row may have changed.
+    Changed(Option<Freed>),
     /// The guard said something, or is gone.
     Guard(GuardEvent),
     /// An orderly stop is asked for.

@@ -93,7 +93,7 @@ impl Holding {
             // Nothing was asked to stop.
             | Event::HurryUp
             // While standing by only.
-            | Event::Changed
+            | Event::Changed(_)
             // No such call is under way in a term.
             | Event::Observed(_)
             | Event::Initialised(_)

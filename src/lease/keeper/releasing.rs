@@ -121,7 +121,7 @@ impl Releasing {
             // It is being given up anyway.
             | Event::Checked(_)
             // While standing by only.
-            | Event::Changed
+            | Event::Changed(_)
             // No such call is under way.
             | Event::Observed(_)
             | Event::Initialised(_)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::event::{Command, Transition};
 use super::{Commands, Context};
 use crate::lease::ids::HolderId;
-use crate::lease::record::{Acquire, Fault, Observation, Record, Unknown};
+use crate::lease::record::{Acquire, Fault, Freed, Observation, Record, Unknown};
 use crate::lease::time::BootInstant;
 use crate::lease::watch::{Basis, Candidate, Contender, Reason, Verdict, Watch};
 
@@ -117,6 +117,18 @@ impl Call {
 struct Refused {
     call: Call,
     since: BootInstant,
+}
+
+/// What this one brings along.
+fn contender<'a>(context: &Context<'a>) -> Contender<'a> {
+    let config = context.config;
+    Contender {
+        takeover: config.takeover,
+        slots: config.slots,
+        label: config.terms.label.as_str(),
+        ttl: config.terms.ttl,
+        takeover_delay: config.terms.takeover_delay,
+    }
 }
 
 /// It counts for ever, and decides about nothing but words: for the model
@@ -247,16 +259,13 @@ impl Search {
     }
 
     pub(super) fn verdict(&self, context: &Context<'_>) -> Verdict {
-        let config = context.config;
-        let contender = Contender {
-            takeover: config.takeover,
-            slots: config.slots,
-            label: config.terms.label.as_str(),
-            ttl: config.terms.ttl,
-            takeover_delay: config.terms.takeover_delay,
-        };
         self.watch
-            .verdict(&contender, context.at(), context.now.chance)
+            .verdict(&contender(context), context.at(), context.now.chance)
+    }
+
+    /// What a notification makes worth an attempt.
+    pub(super) fn freed(&self, freed: Freed, context: &Context<'_>) -> Option<Candidate> {
+        self.watch.freed(freed, &contender(context))
     }
 
     pub(super) fn attempt(&self, candidate: Candidate, context: &Context<'_>) -> Attempt {

@@ -6,7 +6,7 @@ use super::acquiring::Acquiring;
 use super::event::{Command, Event, GuardEvent, Outcome, StopCause};
 use super::search::{Call, Search};
 use super::{Commands, Context, State};
-use crate::lease::record::{Fault, Observation, Observed, Refusal, Unknown};
+use crate::lease::record::{Fault, Freed, Observation, Observed, Refusal, Unknown};
 use crate::lease::time::BootInstant;
 use crate::lease::watch::{Candidate, Reason, Verdict};
 
@@ -134,8 +134,11 @@ impl Standby {
                     State::Standby(self)
                 }
             },
-            Event::Changed => match self.doing {
-                Doing::Idle { .. } => self.observe(false, context, out),
+            Event::Changed(freed) => match self.doing {
+                Doing::Idle { .. } => match freed.and_then(|freed| self.freed(freed, context)) {
+                    Some(candidate) => Acquiring::ask(self.search, candidate, context, out),
+                    None => self.observe(false, context, out),
+                },
                 Doing::Observing { .. } | Doing::Initialising | Doing::Prechecking { .. } => {
                     self.look_again = true;
                     State::Standby(self)
@@ -247,6 +250,22 @@ impl Standby {
                 let until = until.map(|until| until.max(context.at() + CALM));
                 self.wait_for(until, context, out)
             }
+        }
+    }
+
+    /// What a notification makes worth an attempt, without another look. Not
+    /// where something else would have to be asked or waited for first.
+    fn freed(&self, freed: Freed, context: &Context<'_>) -> Option<Candidate> {
+        let search = &self.search;
+        let ready = search.guard_ready
+            && !context.config.precheck
+            && search.unsettled().is_none()
+            && search.held_off(context).is_none()
+            && !search.over(context);
+        if ready {
+            search.freed(freed, context)
+        } else {
+            None
         }
     }
 

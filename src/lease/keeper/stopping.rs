@@ -126,7 +126,7 @@ impl Stopping {
             )
             | Event::Checked(Renewed::Granted { .. } | Renewed::Unknown(_))
             // While standing by only.
-            | Event::Changed
+            | Event::Changed(_)
             // No such call is under way in a term.
             | Event::Observed(_)
             | Event::Initialised(_)

@@ -1,4 +1,5 @@
 mod doubt;
+mod notice;
 
 use proptest::prelude::*;
 

@@ -316,13 +316,14 @@ impl PgStore {
             ("row_incarnation", row_incarnation),
             ("server_incarnation", server_incarnation),
             ("above_count", above_count),
+            ("from_unreleased", request.from_unreleased.to_string()),
             ("floor", floor),
             ("jump", jump),
             ("not_after", not_after),
             told,
             quiet,
         ];
-        let [tell, note] = tell.fragments(sql::NOTE_TAKEN);
+        let [tell, note] = tell.fragments(sql::TELL, sql::NOTE_TAKEN);
         let take = sql::fill(take, &[tell]);
         let fragments = [("take", take.as_str()), ("above_same", &above_same), note];
         (sql::fill(sql::ACQUIRE, &fragments), values)

@@ -213,7 +213,10 @@ impl PgStore {
                     told,
                     quiet,
                 ];
-                let release = sql::fill(sql::RELEASE, &tell.fragments(sql::NOTE_GIVEN));
+                let release = sql::fill(
+                    sql::RELEASE,
+                    &tell.fragments(sql::TELL_GIVEN, sql::NOTE_GIVEN),
+                );
                 let parts: Vec<&str> = before.iter().copied().chain([release.as_str()]).collect();
                 store.message(&parts, &values, left)
             })

@@ -19,8 +19,8 @@ use super::link::{self, Rows};
 use super::settings::PgSettings;
 use super::sql;
 use super::target::Target;
-use crate::lease::ids::LeaseName;
-use crate::lease::record::{Fault, Unknown};
+use crate::lease::ids::{LeaseName, Revision, Slot, Token};
+use crate::lease::record::{Fault, Freed, Unknown};
 use crate::store::mailbox::Mailbox;
 use crate::store::message::collect;
 use crate::store::{Notice, Watch};
@@ -232,13 +232,15 @@ impl Ears {
         let mut crowd = crowd;
         let why = loop {
             match timeout(PING, listener.try_recv()).await {
-                Ok(Ok(Some(_notification))) => {
+                Ok(Ok(Some(notification))) => {
+                    // A crowd looks first, each in its turn.
+                    let freed = freed(notification.payload()).filter(|_| crowd <= FEW);
                     let waited = if self.spread.load(Ordering::Relaxed) {
                         let_others_go(&mut listener, crowd, target).await
                     } else {
                         Ok(())
                     };
-                    self.mailbox.put(Notice::Changed);
+                    self.mailbox.put(Notice::Changed(freed));
                     if let Err(why) = waited {
                         break why;
                     }
@@ -258,6 +260,18 @@ impl Ears {
             why: lost(&why),
         }
     }
+}
+
+/// What a notification says beside the slot, where it is a release
+/// ([`sql::TELL_GIVEN`]).
+fn freed(payload: &str) -> Option<Freed> {
+    let mut words = payload.split(' ');
+    let freed = Freed {
+        slot: Slot(words.next()?.parse().ok()?),
+        token: Token(words.next()?.parse().ok()?),
+        revision: Revision(words.next()?.parse().ok()?),
+    };
+    words.next().is_none().then_some(freed)
 }
 
 /// Waits for a random while, the longer the more listen, and lets what is
@@ -406,5 +420,32 @@ fn lost(message: &str) -> Unknown {
     Unknown {
         fault: Fault::Transient,
         message: message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notification_says_a_release_or_nothing_of_it() {
+        let said = Freed {
+            slot: Slot(1),
+            token: Token(28_597_696),
+            revision: Revision(3),
+        };
+        assert_eq!(freed("1 28597696 3"), Some(said));
+        for other in [
+            "",
+            "1",
+            "1 2",
+            "1 2 3 4",
+            "-1 2 3",
+            "1 2 x",
+            "1  2 3",
+            "1 2 9223372036854775808",
+        ] {
+            assert_eq!(freed(other), None, "{other}");
+        }
     }
 }

@@ -252,9 +252,13 @@ impl Tell {
     }
 
     /// The fragments of a statement that takes or gives back.
-    fn fragments(self, note: &'static str) -> [(&'static str, &'static str); 2] {
+    fn fragments(
+        self,
+        tell: &'static str,
+        note: &'static str,
+    ) -> [(&'static str, &'static str); 2] {
         match self {
-            Self::Ourselves => [("tell", sql::TELL), ("note", note)],
+            Self::Ourselves => [("tell", tell), ("note", note)],
             Self::Trigger | Self::Nobody => [("tell", ""), ("note", "")],
         }
     }

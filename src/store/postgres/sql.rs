@@ -176,6 +176,7 @@ pub(super) const TAKE_ROW: &str = "
         and l.name = :name and l.slot = :slot
         and l.token = :token and l.revision = :revision
         and l.incarnation = :row_incarnation
+        and (:from_unreleased or l.released_at is not null)
     returning l.token, l.revision, l.incarnation:tell";
 
 /// [`ACQUIRE`] where there is none.
@@ -192,6 +193,13 @@ pub(super) const TAKE_NEW: &str = "
 /// Tells listeners, as a column of what a change returns.
 pub(super) const TELL: &str =
     ", pg_notify('leasewrap_' || md5(:schema_text || ' ' || :name), ':slot')::text as told";
+
+/// The same for a release. Whoever has seen the row need not look again: it
+/// may try to take what it would see. Not where the row is kept for somebody.
+pub(super) const TELL_GIVEN: &str =
+    ", pg_notify('leasewrap_' || md5(:schema_text || ' ' || :name), ':slot' || case
+        when l.reserved_for is null then ' ' || l.token || ' ' || l.revision else '' end)::text
+        as told";
 
 /// Tells the history of an acquisition.
 pub(super) const NOTE_TAKEN: &str = ",
@@ -305,12 +313,11 @@ given as (
     returning l.token, l.label:tell
 ):note
 select exists (select from given) as given,
-    exists (select from :schema.lease l
-        where l.name = :name and l.slot = :slot and l.holder = :holder and :same_token
-            and l.released_at is not null) as before,
-    exists (select from :schema.lease l
-        where l.name = :name and l.slot = :slot and l.holder = :holder and :same_token
-            and l.released_at is null) as still;
+    l.released_at is not null as before,
+    l.token is not null and l.released_at is null as still
+from (values (1)) one
+left join :schema.lease l
+    on l.name = :name and l.slot = :slot and l.holder = :holder and :same_token;
 ";
 
 #[cfg(test)]

@@ -233,6 +233,10 @@ impl SqliteStore {
             ("revision", &revision.to_string()),
             ("row_incarnation", &sql::text(row_incarnation)),
             ("above_count", &above_count),
+            (
+                "from_unreleased",
+                if request.from_unreleased { "1" } else { "0" },
+            ),
             ("not_after", &not_after.to_string()),
         ];
         self.message(&take, values)

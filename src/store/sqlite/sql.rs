@@ -137,6 +137,7 @@ set holder = :holder, label = :label, value = :value, token = :new_token,
     renewed_at = :now, expires_at = :now + :ttl
 where :allowed and l.name = :name and l.slot = :slot
     and l.token = :token and l.revision = :revision
+    and (:from_unreleased or l.released_at is not null)
     and case when :same_file then :incarnation else l.incarnation end = :row_incarnation;
 :taken
 commit;

@@ -162,7 +162,7 @@ impl Watcher {
             let now = self.look().await;
             // What cannot be read may be anything.
             if now.is_err() || now != before || replaced {
-                self.mailbox.put(Notice::Changed);
+                self.mailbox.put(Notice::Changed(None));
             }
             if replaced || (database.is_none() && self.link.identity().is_some()) {
                 return Ok(());

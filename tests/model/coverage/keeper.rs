@@ -190,7 +190,7 @@ pub fn event(event: &Event) -> &'static str {
         Event::Checked(Renewed::Granted { .. }) => "checked: granted",
         Event::Checked(Renewed::Lost(_)) => "checked: lost",
         Event::Checked(Renewed::Unknown(_)) => "checked: unknown",
-        Event::Changed => "changed",
+        Event::Changed(_) => "changed",
         Event::Guard(event) => guard(event),
         Event::Stop(StopCause::Signal(_)) => "stop: signal",
         Event::Stop(StopCause::Attach(_)) => "stop: attach",

@@ -44,6 +44,8 @@ pub enum Fault {
     Pause,
     /// Only a standby server is there for a while.
     Recovery,
+    /// A notification that nothing has caused: anybody can send one.
+    Notice,
     Of(usize, Mischief),
 }
 
@@ -94,7 +96,7 @@ impl World {
             Fault::ClockForward => when(self.store.ahead <= 0),
             Fault::ClockBack => when(self.store.ahead >= 0),
             Fault::Outage => when(self.hosts.iter().all(|host| host.cut_until.is_none())),
-            Fault::Steal | Fault::Break | Fault::StepDown => when(held),
+            Fault::Steal | Fault::Break | Fault::StepDown | Fault::Notice => when(held),
             Fault::Pause | Fault::Recovery => when(self.over_at.is_none()),
             Fault::Of(_, mischief) => {
                 let hosts = self.hosts.iter().filter(|host| host.started);
@@ -158,6 +160,7 @@ impl World {
             Fault::Recovery => {
                 (self.store.in_recovery, self.over_at) = (true, Some(back_at));
             }
+            Fault::Notice => self.notify_all(),
             Fault::Of(host, mischief) => self.mischief(setup, host, mischief),
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use leasewrap::lease::ids::{LeaseName, Slot};
 use leasewrap::lease::keeper::event::{Command, Event, GivenBack, GuardEvent, Outcome, Transition};
 use leasewrap::lease::keeper::{self, Phase};
-use leasewrap::lease::record::{Acquired, Observed, Refusal, Renewed, Term};
+use leasewrap::lease::record::{Acquired, Freed, Observed, Refusal, Renewed, Term};
 use leasewrap::lease::time::BootInstant;
 use leasewrap::wire::{PgOptions, Start, StopTo, ToGuard};
 
@@ -44,11 +44,19 @@ impl World {
         self.keeper_hears(setup, host, Event::Wake, None);
     }
 
-    /// A notification has come: a standby looks, a holder checks its row.
+    /// A notification has come: a standby looks, or tries at once what it is
+    /// told; a holder checks its row. It is told of a release whether there
+    /// was one or not.
     pub fn notify(&mut self, setup: &Setup, host: usize) {
         self.hosts[host].notified = false;
+        let told = self.store.rows.first_key_value();
+        let told = told.map(|(slot, row)| Freed {
+            slot: *slot,
+            token: row.token,
+            revision: row.revision,
+        });
         let event = match self.hosts[host].keeper.phase() {
-            Phase::Standby | Phase::Acquiring => Event::Changed,
+            Phase::Standby | Phase::Acquiring => Event::Changed(told),
             Phase::Starting | Phase::Holding | Phase::Stopping | Phase::Releasing => {
                 let Some(term) = self.hosts[host].keeper.term() else {
                     return;

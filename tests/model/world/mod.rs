@@ -67,6 +67,9 @@ pub enum Mutation {
     MissingRowOnPromotedReplica,
     /// An operator's requests count as signs of life.
     RequestsBumpTheRevision,
+    /// An acquisition does not compare whether a row that is said to be
+    /// released is.
+    NoticesAreBelieved,
 }
 
 /// What never changes in a world.

@@ -169,8 +169,10 @@ impl Store {
                 },
                 Some(row),
             ) => {
+                let released = row.released || self.mutated(Mutation::NoticesAreBelieved);
                 *token == row.token
                     && *revision == row.revision
+                    && (request.from_unreleased || released)
                     && (*incarnation == row.incarnation
                         || self.mutated(Mutation::IncarnationsDoNotMatter))
             }

@@ -72,7 +72,10 @@ fn notifications_that_arrive_are_heard() {
         let mut watch = bench.store().watch();
         assert_eq!(timeout(LIMIT, watch.next()).await, Ok(Notice::Connected));
         bench.contender("one").take(0).await;
-        assert_eq!(timeout(LIMIT, watch.next()).await, Ok(Notice::Changed));
+        assert!(matches!(
+            timeout(LIMIT, watch.next()).await,
+            Ok(Notice::Changed(_))
+        ));
     });
 }
 

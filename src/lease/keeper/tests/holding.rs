@@ -207,7 +207,7 @@ fn one_that_wakes_past_the_deadline_kills_whatever_it_hears_first() {
         Event::Checked(renewed(10)),
         Event::Stop(StopCause::Signal(15)),
         Event::Fit(true),
-        Event::Changed,
+        Event::Changed(None),
         Event::HurryUp,
         Event::Observed(Observed::NoSchema),
     ];
@@ -380,7 +380,7 @@ fn what_does_not_concern_a_holder_is_ignored() {
     let mut desk = Desk::holding(config());
     let before = desk.keeper.clone();
     desk.hears(Event::HurryUp);
-    desk.hears(Event::Changed);
+    desk.hears(Event::Changed(None));
     desk.sees(vec![held(9, 9)]);
     desk.hears(Event::Initialised(Ok(())));
     desk.guard(GuardEvent::Ready);

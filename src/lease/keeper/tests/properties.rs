@@ -9,10 +9,12 @@ use super::desk::{
     Desk, config, grant, granted, held, incarnation, no_answer, observation, released, renewed,
     step_down, unknown,
 };
-use crate::lease::ids::Token;
+use crate::lease::ids::{Revision, Slot, Token};
 use crate::lease::keeper::event::{Command, Event, GuardEvent, Outcome, StopCause, Transition};
 use crate::lease::keeper::{Config, Phase};
-use crate::lease::record::{Acquired, Fault, Grant, Loss, Observed, Refusal, Released, Renewed};
+use crate::lease::record::{
+    Acquired, Fault, Freed, Grant, Loss, Observed, Refusal, Released, Renewed,
+};
 use crate::lease::time::BootInstant;
 use crate::wire::{NotStarted, StopReason, WorkerEnd};
 
@@ -281,7 +283,11 @@ impl Run {
             84..86 => self.hears(Event::Stop(StopCause::Watchdog)),
             86..88 => self.hears(Event::HurryUp),
             88..90 => self.hears(Event::Fit(which > 50)),
-            90..94 => self.hears(Event::Changed),
+            90..94 => self.hears(Event::Changed((which > 50).then_some(Freed {
+                slot: Slot(0),
+                token: Token(5),
+                revision: Revision(i64::from(which % 8)),
+            }))),
             _ => self.hears(Event::Checked(renewal(which))),
         }
     }

@@ -1,11 +1,13 @@
 use std::time::Duration;
 
 use super::desk::{
-    Desk, acquisition, config, ended, held, millis, no_answer, released, second, unknown,
+    Desk, acquisition, config, ended, held, incarnation, millis, no_answer, released, second,
+    unknown,
 };
+use crate::lease::ids::{Revision, Slot, Token};
 use crate::lease::keeper::event::{Command, Event, GuardEvent, Outcome, StopCause, Transition};
 use crate::lease::keeper::{Config, Phase};
-use crate::lease::record::{Fault, Observed, Record};
+use crate::lease::record::{Acquired, Expected, Fault, Freed, Observed, Record, Refusal};
 use crate::lease::watch::Reason;
 
 const OBSERVE: Command = Command::Observe {
@@ -77,14 +79,71 @@ fn it_looks_when_a_watch_is_over_and_takes_what_is_free_then() {
 #[test]
 fn a_notification_makes_it_look_at_once_and_once_more_if_it_was_looking() {
     let mut desk = Desk::new(config());
-    assert_eq!(desk.hears(Event::Changed), [], "a poll is under way");
+    assert_eq!(desk.hears(Event::Changed(None)), [], "a poll is under way");
     assert_eq!(
         desk.sees(vec![held(5, 1)]),
         [OBSERVE],
         "it may have been sent before the change"
     );
     assert_eq!(desk.sees(vec![held(5, 1)]), []);
-    assert_eq!(desk.hears(Event::Changed), [OBSERVE]);
+    assert_eq!(desk.hears(Event::Changed(None)), [OBSERVE]);
+}
+
+/// A notification that slot 0 was given back.
+fn freed(token: i64, revision: i64) -> Event {
+    Event::Changed(Some(Freed {
+        slot: Slot(0),
+        token: Token(token),
+        revision: Revision(revision),
+    }))
+}
+
+#[test]
+fn a_release_that_is_told_is_tried_without_another_look() {
+    let mut desk = Desk::new(config());
+    desk.sees(vec![held(5, 1)]);
+    let request = acquisition(&desk.hears(freed(5, 4)));
+    let expected = Expected::Unchanged {
+        token: Token(5),
+        revision: Revision(4),
+        incarnation: incarnation(1),
+    };
+    assert_eq!(request.expected, expected);
+    assert_eq!(request.furthest, Some(Token(5)));
+    assert!(!request.from_unreleased && !request.in_doubt);
+    // It was a lie, or somebody else was faster.
+    let refused = Acquired::Refused(Refusal::Changed);
+    assert_eq!(desk.acquired(second(0), refused), [OBSERVE]);
+}
+
+#[test]
+fn what_is_told_is_looked_at_where_something_else_comes_first() {
+    let told = |mut desk: Desk, seen: Vec<Record>, event: Event| {
+        desk.sees(seen);
+        desk.hears(event)
+    };
+    let precheck = Config {
+        precheck: true,
+        ..config()
+    };
+    assert_eq!(
+        told(Desk::new(precheck), vec![held(5, 1)], freed(5, 2)),
+        [OBSERVE]
+    );
+    let no_guard = Desk::without_guard(config());
+    assert_eq!(told(no_guard, vec![held(5, 1)], freed(5, 2)), [OBSERVE]);
+    // Nothing that was seen, or nothing new.
+    for event in [freed(6, 2), freed(5, 1), freed(4, 9)] {
+        assert_eq!(
+            told(Desk::new(config()), vec![held(5, 1)], event),
+            [OBSERVE]
+        );
+    }
+    // An acquisition without an answer is settled first.
+    let mut desk = Desk::new(config());
+    desk.sees(vec![released(5, 1)]);
+    desk.acquired(second(0), Acquired::Unknown(no_answer()));
+    assert_eq!(desk.hears(freed(5, 2)), [OBSERVE]);
 }
 
 #[test]
@@ -291,7 +350,7 @@ fn signals_end_it_and_nothing_else_stops_it() {
     );
     assert_eq!(desk.keeper.phase(), Phase::Ended);
     assert_eq!(desk.keeper.next_wakeup(), None);
-    assert_eq!(desk.hears(Event::Changed), []);
+    assert_eq!(desk.hears(Event::Changed(None)), []);
 }
 
 #[test]
@@ -325,7 +384,7 @@ fn looks_that_only_time_has_caused_stay_apart() {
     };
     desk.sees(vec![row.clone()]);
     // The database rounds, and says neither that it has expired nor how long yet.
-    desk.at(second(33)).hears(Event::Changed);
+    desk.at(second(33)).hears(Event::Changed(None));
     assert_eq!(desk.sees(vec![row.clone()]), []);
     assert_eq!(desk.keeper.next_wakeup(), Some(millis(33_010)));
     row.expired = true;
