@@ -147,6 +147,18 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_is_named_by_its_process_where_that_can_be_seen() {
+        for (pid, words) in [
+            (7, "pid 7, user 1000"),
+            (1, "pid 1, user 1000"),
+            (0, "user 1000"),
+        ] {
+            let (uid, gid) = (1000, 100);
+            assert_eq!(Peer { pid, uid, gid }.to_string(), words);
+        }
+    }
+
+    #[test]
     fn a_version_is_read_whatever_follows() {
         let mut other = FromAttach::Hello(Hello {
             version: 300,

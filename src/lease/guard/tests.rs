@@ -1,6 +1,7 @@
 //! Each rule once, and the invariants under arbitrary events.
 
 mod self_kill;
+mod starting;
 
 use std::time::Duration;
 
@@ -177,22 +178,6 @@ fn the_deadline_is_checked_again_after_the_fork() {
     assert_eq!(
         guard.step(Event::TreeEmpty { killed: 1 }, at(8_001)),
         [Action::Send(FromGuard::NotStarted(NotStarted::Late))]
-    );
-}
-
-#[test]
-fn a_command_that_cannot_be_executed_is_reported_when_nothing_is_left() {
-    let mut guard = greeted();
-    let _ = frame(&mut guard, ToGuard::Start(start(StopTo::Tree)), 100);
-    let _ = guard.step(Event::Forked { pid: 42 }, at(100));
-    let why = NotStarted::Exec { errno: 2 };
-    let failed = guard.step(Event::NotExecuted(why.clone()), at(101));
-    assert_eq!(failed, [Action::KillTree]);
-    let ended = Event::WorkerEnded(WorkerEnd::Exited(127));
-    assert_eq!(guard.step(ended, at(101)), []);
-    assert_eq!(
-        guard.step(Event::TreeEmpty { killed: 0 }, at(101)),
-        [Action::Send(FromGuard::NotStarted(why))]
     );
 }
 

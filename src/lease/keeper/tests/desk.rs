@@ -51,6 +51,7 @@ pub const fn second(at: u64) -> BootInstant {
     millis(at * 1000)
 }
 
+#[derive(Clone)]
 pub struct Desk {
     pub keeper: Keeper,
     pub at: BootInstant,
@@ -79,7 +80,8 @@ impl Desk {
             told: Vec::new(),
             drawn: 0,
         };
-        let first = desk.hears(Event::Wake);
+        let now = desk.now();
+        let first = desk.keeper.start(&now);
         assert!(matches!(first[..], [Command::Observe { .. }]), "{first:?}");
         desk
     }

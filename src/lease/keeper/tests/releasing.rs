@@ -50,6 +50,15 @@ fn it_is_tried_until_the_deadline_and_changes_no_exit_code() {
     let last = loop {
         let commands = desk.released(Released::Unknown(no_answer()));
         assert_eq!(commands, []);
+        let failed = Transition::CallFailed {
+            what: "release the lease",
+            unknown: no_answer(),
+            left: Some(second(27).saturating_since(desk.at)),
+        };
+        assert_eq!(desk.told.last(), Some(&failed));
+        if desk.at < second(27) {
+            assert_eq!(desk.hears(Event::Wake), [], "too early");
+        }
         let commands = desk.wakes();
         if !matches!(commands[..], [Command::Release { .. }]) {
             break commands;

@@ -147,7 +147,8 @@ fn what_cannot_be_killed_keeps_the_lease_renewed_but_gets_no_right() {
 #[test]
 fn past_the_deadline_a_renewal_is_for_the_known_incarnation_only() {
     let mut desk = Desk::holding(config());
-    desk.at(second(30));
+    // At the deadline already.
+    desk.at(second(27));
     let commands = desk.hears(Event::Wake);
     let [Command::KillTree, Command::Settle { request, .. }] = &commands[..] else {
         panic!("{commands:?}");
@@ -162,7 +163,7 @@ fn past_the_deadline_a_renewal_is_for_the_known_incarnation_only() {
         grant: grant(9, 11),
         request: None,
     };
-    assert_eq!(desk.renewed(second(30), reply), [Command::KillTree]);
+    assert_eq!(desk.renewed(second(27), reply), [Command::KillTree]);
     assert_eq!(desk.keeper.next_wakeup(), None);
 }
 
@@ -297,4 +298,30 @@ fn the_deadline_is_shown_as_long_as_there_is_a_term() {
     assert_eq!(desk.keeper.deadline(), Some(second(27)));
     desk.released(Released::Done);
     assert_eq!(desk.keeper.deadline(), None::<BootInstant>);
+}
+
+/// The word of a guard that is there still is `Empty`: anything else would
+/// release the lease of a tree that lives.
+#[test]
+fn only_of_a_guard_that_is_gone_it_is_said_that_its_tree_was_swept() {
+    let mut desk = stopping(config());
+    assert_eq!(desk.guard(GuardEvent::Swept), []);
+    assert_eq!(desk.keeper.phase(), Phase::Stopping);
+    desk.guard(GuardEvent::Gone);
+    let commands = desk.guard(GuardEvent::Swept);
+    assert!(
+        matches!(commands[..], [Command::Release { .. }]),
+        "{commands:?}"
+    );
+}
+
+#[test]
+fn what_the_tree_was_killed_for_stays_the_reason_whatever_its_guard_sees() {
+    for reason in [StopReason::DeadlineNear, StopReason::DeadlineReached] {
+        let mut desk = Desk::holding(config());
+        desk.hears(Event::Checked(Renewed::Lost(Loss::Closed)));
+        assert_eq!(desk.guard(GuardEvent::Stopping(reason)), []);
+        let loss = Some(Loss::Closed);
+        assert_eq!(outcome(&mut desk), Outcome::Lost { loss });
+    }
 }

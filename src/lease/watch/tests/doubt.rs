@@ -195,3 +195,22 @@ fn a_row_that_comes_back_as_it_was_stays_in_doubt() {
     assert!(matches!(reason, Reason::Doubting { .. }), "{reason:?}");
     assert_eq!(until, Some(second(13)));
 }
+
+/// A reservation, and `--hold-at-least`, begin with the release.
+#[test]
+fn what_was_not_given_back_is_kept_for_nobody() {
+    let kept = Record {
+        held_back: TTL,
+        reserved: Some(Reserved {
+            label: "another".to_owned(),
+            remaining: TTL,
+        }),
+        ..expired(5, 9)
+    };
+    let promoted = |records| on_timeline(2, Duration::ZERO, records);
+    let watch = watched(vec![
+        (0, promoted(vec![kept.clone()])),
+        (10, promoted(vec![kept])),
+    ]);
+    free(verdict(&watch, second(11)));
+}
