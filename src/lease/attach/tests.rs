@@ -149,6 +149,10 @@ fn it_waits_for_serve_with_growing_pauses_and_says_each_reason_once() {
     }
     assert!(pauses.windows(2).all(|pair| pair[0] <= pair[1]));
     assert!(pauses[0] < Duration::from_millis(30));
+    for (chance, millis) in [(0, 10), (u16::MAX, 30)] {
+        let pause = spread(SHORTEST_PAUSE, Chance(chance));
+        assert_eq!(pause, Duration::from_millis(millis));
+    }
     assert!(*pauses.last().unwrap() < LONGEST_PAUSE * 2);
 }
 

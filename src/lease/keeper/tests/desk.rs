@@ -57,6 +57,8 @@ pub struct Desk {
     pub at: BootInstant,
     pub told: Vec<Transition>,
     drawn: u128,
+    /// Steps since time has gone on.
+    standing: u32,
 }
 
 impl Desk {
@@ -79,6 +81,7 @@ impl Desk {
             at: second(0),
             told: Vec::new(),
             drawn: 0,
+            standing: 0,
         };
         let now = desk.now();
         let first = desk.keeper.start(&now);
@@ -118,6 +121,8 @@ impl Desk {
 
     /// What is asked for because of it; what is told is kept.
     pub fn hears(&mut self, event: Event) -> Vec<Command> {
+        self.standing += 1;
+        assert!(self.standing < 1000, "it turns in circles");
         let now = self.now();
         let mut commands = self.keeper.step(event, &now);
         for command in &commands {
@@ -131,6 +136,9 @@ impl Desk {
 
     pub fn at(&mut self, at: BootInstant) -> &mut Self {
         assert!(at >= self.at, "time goes on");
+        if at > self.at {
+            self.standing = 0;
+        }
         self.at = at;
         self
     }
