@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use super::desk::{Desk, acquisition, config, ended, held, no_answer, released, second, unknown};
+use super::desk::{
+    Desk, acquisition, config, ended, granted, held, no_answer, released, second, unknown,
+};
 use super::standby::{OBSERVE, fails, waits};
 use crate::lease::ids::Slot;
 use crate::lease::keeper::Config;
 use crate::lease::keeper::event::{Command, Event, GuardEvent, Outcome, Transition};
-use crate::lease::record::{Acquired, Fault, Observed, Record, Refusal};
+use crate::lease::record::{Acquired, Fault, Loss, Observed, Record, Refusal, Released, Renewed};
 
 /// Who may read may not be allowed to write: an acquisition that is refused at
 /// the first connect ends it like any other call.
@@ -40,6 +42,7 @@ fn an_acquisition_that_may_not_be_ends_it_at_the_first_connect_only() {
             acquisition(&desk.sees(vec![released(5, 9)]));
             ends = desk.acquired(desk.at, refused());
             if ends.is_empty() {
+                assert!(desk.at < since + Duration::from_secs(30), "for ever");
                 assert_eq!(desk.wakes(), [OBSERVE]);
             }
         }
@@ -127,6 +130,8 @@ fn it_says_who_holds_a_slot_that_it_could_have() {
         panic!("{:?}", desk.told);
     };
     assert_eq!(*told, Some(holder));
+    let (at, seen) = desk.keeper.observation().expect("a reply");
+    assert_eq!((at, seen.records.len()), (second(0), 3));
 }
 
 #[test]
@@ -141,4 +146,51 @@ fn of_one_poll_it_is_said_once_that_it_waits() {
     let by = "pid 7".to_owned();
     desk.acquired(second(0), Acquired::Refused(Refusal::Locked { by }));
     assert_eq!(waits(&desk), [1]);
+}
+
+/// One that has held the lease, lost it, and stands by again; a precheck was
+/// under way.
+fn rejoined() -> Desk {
+    let mut desk = Desk::new(Config {
+        rejoin: true,
+        precheck: true,
+        ..config()
+    });
+    assert_eq!(desk.sees(vec![released(5, 9)]), [Command::Precheck]);
+    acquisition(&desk.hears(Event::Fit(true)));
+    desk.acquired(second(0), granted(6, 10));
+    assert!(matches!(
+        desk.wakes()[..],
+        [Command::Renew { .. }, Command::Precheck]
+    ));
+    let at = desk.at;
+    desk.renewed(at, Renewed::Lost(Loss::Closed));
+    desk.guard(GuardEvent::Empty);
+    let commands = desk.released(Released::Done);
+    assert!(
+        matches!(commands[..], [.., Command::Observe { .. }]),
+        "{commands:?}"
+    );
+    desk.guard(GuardEvent::Ready);
+    desk
+}
+
+#[test]
+fn after_a_term_no_refusal_is_one_of_the_first_connect() {
+    for fault in [Fault::Final, Fault::ReadOnly] {
+        let mut desk = rejoined();
+        assert_eq!(desk.hears(fails(fault)), []);
+        let mut desk = rejoined();
+        desk.sees(vec![released(6, 11)]);
+        acquisition(&desk.hears(Event::Fit(true)));
+        let at = desk.at;
+        assert_eq!(desk.acquired(at, Acquired::Unknown(unknown(fault))), []);
+    }
+}
+
+#[test]
+fn a_precheck_that_is_under_way_since_the_last_term_will_do() {
+    let mut desk = rejoined();
+    assert_eq!(desk.sees(vec![released(6, 11)]), []);
+    acquisition(&desk.hears(Event::Fit(true)));
 }

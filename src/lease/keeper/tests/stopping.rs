@@ -325,3 +325,16 @@ fn what_the_tree_was_killed_for_stays_the_reason_whatever_its_guard_sees() {
         assert_eq!(outcome(&mut desk), Outcome::Lost { loss });
     }
 }
+
+#[test]
+fn why_it_stops_is_named_for_machines() {
+    for (cause, name) in [
+        (StopCause::Signal(15), "signal"),
+        (StopCause::Attach(15), "signal"),
+        (StopCause::StepDown, "step-down"),
+        (StopCause::Unfit, "precheck"),
+        (StopCause::Watchdog, "watchdog"),
+    ] {
+        assert_eq!(cause.name(), name);
+    }
+}

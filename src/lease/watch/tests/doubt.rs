@@ -116,7 +116,7 @@ fn a_row_that_has_gone_back_is_watched_until_it_is_ahead_again() {
 fn a_missing_row_is_free_unless_the_timeline_is_young() {
     let day = Duration::from_secs(24 * 60 * 60);
     let young = [
-        on_timeline(2, Duration::from_secs(5), vec![]),
+        on_timeline(2, day - Duration::from_secs(1), vec![]),
         {
             let mut unknown = on_timeline(2, Duration::ZERO, vec![]);
             unknown.server.known_for = None;
