@@ -136,6 +136,7 @@ impl Desk {
 
     pub fn at(&mut self, at: BootInstant) -> &mut Self {
         assert!(at >= self.at, "time goes on");
+        assert!(at < second(100_000), "it never ends");
         if at > self.at {
             self.standing = 0;
         }

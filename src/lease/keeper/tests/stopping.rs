@@ -244,6 +244,16 @@ fn the_lease_of_an_attached_guard_that_leaves_runs_out() {
         attached: true,
         ..config()
     };
+    // Whatever a renewal says that was under way.
+    for answer in [renewed(11), Renewed::Lost(Loss::Closed)] {
+        let mut desk = Desk::holding(config.clone());
+        desk.wakes();
+        assert_eq!(desk.guard(GuardEvent::Gone), []);
+        let commands = desk.renewed(second(6), answer);
+        let [Command::Dismiss(_), Command::Observe { .. }] = commands[..] else {
+            panic!("{commands:?}");
+        };
+    }
     let mut desk = Desk::holding(config);
     desk.at(second(5));
     let commands = desk.guard(GuardEvent::Gone);
