@@ -1,11 +1,13 @@
 use std::time::Duration;
 
 use super::desk::{
-    Desk, acquisition, config, ended, held, millis, no_answer, released, second, unknown,
+    Desk, acquisition, config, ended, held, millis, no_answer, observation, released, second,
+    unknown,
 };
 use crate::lease::keeper::event::{Command, Event, GuardEvent, Outcome, StopCause, Transition};
 use crate::lease::keeper::{Config, Phase};
-use crate::lease::record::{Fault, Observed, Record};
+use crate::lease::record::{Fault, Observed, Pause, Record};
+use crate::lease::timing::{Timing, TimingOptions};
 use crate::lease::watch::Reason;
 
 pub(super) const OBSERVE: Command = Command::Observe {
@@ -373,4 +375,23 @@ fn a_guard_that_comes_changes_nothing_while_another_one_holds_it() {
     desk.at(second(2));
     assert_eq!(desk.guard(GuardEvent::Ready), []);
     assert_eq!(desk.keeper.next_wakeup(), Some(second(6)));
+}
+
+#[test]
+fn no_pause_is_longer_than_an_hour() {
+    let options = TimingOptions {
+        poll_interval: Some(Duration::from_secs(24 * 60 * 60)),
+        jitter: Some(0.0),
+        ..TimingOptions::default()
+    };
+    let mut desk = Desk::new(Config {
+        timing: Timing::new(options).expect("times that fit"),
+        ..config()
+    });
+    let mut paused = observation(vec![]);
+    paused.paused = Some(Pause {
+        reason: String::new(),
+    });
+    assert_eq!(desk.hears(Event::Observed(Observed::Seen(paused))), []);
+    assert_eq!(desk.keeper.next_wakeup(), Some(second(60 * 60)));
 }
