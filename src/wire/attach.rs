@@ -103,11 +103,7 @@ pub fn version_of(frame: &[u8]) -> Option<u16> {
 
 /// A text that fits into a frame.
 pub fn shortened(mut text: String) -> String {
-    let mut end = LONGEST_TEXT.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
+    text.truncate(text.floor_char_boundary(LONGEST_TEXT));
     text
 }
 
