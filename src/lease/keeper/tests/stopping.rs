@@ -1,11 +1,11 @@
 use std::time::Duration;
 
-use super::desk::{Desk, config, ended, grant, millis, no_answer, renewed, second};
+use super::desk::{Desk, config, ended, grant, incarnation, millis, no_answer, renewed, second};
 use crate::lease::keeper::event::{
     Command, Event, GivenBack, GuardEvent, Outcome, StopCause, Transition,
 };
 use crate::lease::keeper::{Config, Phase};
-use crate::lease::record::{Loss, Released, Renewed};
+use crate::lease::record::{Grant, Loss, Released, Renewed};
 use crate::lease::time::BootInstant;
 use crate::wire::{NotStarted, StopReason, WorkerEnd};
 
@@ -165,6 +165,23 @@ fn past_the_deadline_a_renewal_is_for_the_known_incarnation_only() {
     };
     assert_eq!(desk.renewed(second(27), reply), [Command::KillTree]);
     assert_eq!(desk.keeper.next_wakeup(), None);
+    // It is the one of the last renewal, not of the acquisition.
+    let mut desk = Desk::holding(config());
+    desk.wakes();
+    let promoted = Grant {
+        incarnation: incarnation(2),
+        ..grant(6, 11)
+    };
+    let reply = Renewed::Granted {
+        grant: promoted,
+        request: None,
+    };
+    desk.renewed(second(6), reply);
+    let commands = desk.at(second(33)).hears(Event::Wake);
+    let [Command::KillTree, Command::Settle { request, .. }] = &commands[..] else {
+        panic!("{commands:?}");
+    };
+    assert_eq!(request.server_incarnation, incarnation(2));
 }
 
 #[test]
