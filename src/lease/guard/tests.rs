@@ -188,6 +188,8 @@ fn a_lost_keeper_means_kill_and_then_release() {
         let lost = guard.step(Event::KeeperLost(loss), at(500));
         assert_eq!(lost, [Action::KillTree]);
         assert!(guard.has_lost_keeper() && guard.is_killing() && guard.has_tree());
+        let ping = frame(&mut guard, ToGuard::Ping { seq: 1 }, 500);
+        assert_eq!(ping, [], "it has no say any more");
         assert_eq!(
             guard.step(Event::TreeEmpty { killed: 1 }, at(501)),
             [
@@ -373,6 +375,9 @@ fn killing_is_repeated_until_nothing_is_left() {
     assert_eq!(guard.next_wakeup(), Some(again));
     assert_eq!(guard.step(Event::Wake, again), [Action::KillTree]);
     assert!(guard.self_kill_at() > Some(again));
+    assert_eq!(guard.next_wakeup(), Some(again + KILL_AGAIN_INTERVAL));
+    let stopped = guard.step(Event::WorkerStopped { signal: 19 }, again);
+    assert_eq!(stopped, [], "that is of the killing");
 }
 
 #[test]

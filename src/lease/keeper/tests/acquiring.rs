@@ -323,6 +323,22 @@ fn a_guard_that_dies_meanwhile_leaves_nothing_to_run_it_with() {
         "{commands:?}"
     );
     assert_eq!(desk.released(Released::Done), ended(Outcome::GuardDied));
+    // One that was attached is waited for again.
+    let (mut desk, _) = asking(Config {
+        attached: true,
+        ..config()
+    });
+    desk.guard(GuardEvent::Gone);
+    let commands = desk.acquired(second(0), granted(6, 10));
+    assert!(
+        matches!(commands[..], [Command::Release { .. }]),
+        "{commands:?}"
+    );
+    let commands = desk.released(Released::Done);
+    assert!(
+        matches!(commands[..], [Command::Dismiss(_), Command::Observe { .. }]),
+        "{commands:?}"
+    );
     // What asked for the end before stays the reason.
     let (mut desk, _) = asking(config());
     desk.hears(Event::Stop(StopCause::Signal(15)));
