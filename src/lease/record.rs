@@ -390,4 +390,35 @@ mod tests {
             assert_eq!(record.closed(), is, "{closed:?}");
         }
     }
+
+    #[test]
+    fn a_loss_is_named_for_machines_and_told_to_people() {
+        let token = Token(7);
+        let other = |label: &str| Loss::OtherHolder {
+            label: label.to_owned(),
+            token,
+        };
+        for (loss, name, words) in [
+            (Loss::Missing, "missing", "its row is gone"),
+            (
+                other("db-2"),
+                "other-holder",
+                "\"db-2\" has it, with token 7",
+            ),
+            (
+                other(""),
+                "other-holder",
+                "a holder without a label has it, with token 7",
+            ),
+            (
+                Loss::OtherToken(token),
+                "other-token",
+                "its row carries another token, 7",
+            ),
+            (Loss::Closed, "closed", "its token was closed (break)"),
+            (Loss::Released, "released", "somebody else released it"),
+        ] {
+            assert_eq!((loss.name(), loss.to_string().as_str()), (name, words));
+        }
+    }
 }

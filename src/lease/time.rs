@@ -60,3 +60,23 @@ impl fmt::Debug for BootInstant {
         write!(f, "boot+{:?}", Duration::from_nanos(self.0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_are_counted_from_the_origin_and_saturate() {
+        let second = Duration::from_secs(1);
+        let instant = BootInstant::from_nanos(7) + second;
+        assert_eq!(instant.as_nanos(), 1_000_000_007);
+        assert_eq!(instant - second, BootInstant::from_nanos(7));
+        assert_eq!(instant - Duration::MAX, BootInstant::ZERO);
+        assert_eq!(instant + Duration::MAX, BootInstant::from_nanos(u64::MAX));
+        assert_eq!(
+            instant.saturating_since(BootInstant::ZERO + second),
+            Duration::from_nanos(7)
+        );
+        assert_eq!(BootInstant::ZERO.saturating_since(instant), Duration::ZERO);
+    }
+}

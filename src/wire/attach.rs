@@ -103,11 +103,7 @@ pub fn version_of(frame: &[u8]) -> Option<u16> {
 
 /// A text that fits into a frame.
 pub fn shortened(mut text: String) -> String {
-    let mut end = LONGEST_TEXT.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
+    text.truncate(text.floor_char_boundary(LONGEST_TEXT));
     text
 }
 
@@ -144,6 +140,18 @@ mod tests {
         };
         assert!(over.encode().len() <= MAX_FRAME);
         assert_eq!(ToAttach::decode(&over.encode()), Ok(over));
+    }
+
+    #[test]
+    fn a_peer_is_named_by_its_process_where_that_can_be_seen() {
+        for (pid, words) in [
+            (7, "pid 7, user 1000"),
+            (1, "pid 1, user 1000"),
+            (0, "user 1000"),
+        ] {
+            let (uid, gid) = (1000, 100);
+            assert_eq!(Peer { pid, uid, gid }.to_string(), words);
+        }
     }
 
     #[test]

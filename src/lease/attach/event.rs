@@ -207,3 +207,33 @@ pub enum How {
     /// leasewrap itself failed, and how.
     Failed(String),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_it_is_not_attached_is_said_so_that_something_can_be_done() {
+        let by = Peer {
+            pid: 7,
+            uid: 1,
+            gid: 1,
+        };
+        for (why, words) in [
+            (
+                Away::Unreachable("connect to /s: gone".to_owned()),
+                "cannot connect to /s: gone",
+            ),
+            (Away::Taken(by), "another one is attached (pid 7, user 1)"),
+            (Away::Gone, "serve is gone"),
+        ] {
+            assert_eq!(why.to_string(), words);
+        }
+        let foreign = ServeLoss::TimeNamespace { theirs: 5, ours: 4 };
+        assert!(
+            foreign
+                .to_string()
+                .starts_with("serve is in another time namespace (5, this is 4)")
+        );
+    }
+}

@@ -139,8 +139,20 @@ fn it_waits_for_serve_with_growing_pauses_and_says_each_reason_once() {
         bench.at = until;
     }
     assert_eq!(told, 1);
+    // Another reason is said at once, and again while it stays.
+    for (at, news) in [(20, true), (619, false), (620, true)] {
+        bench.at = second(at);
+        let actions = bench.hears(Event::NotConnected("find".to_owned()));
+        let why = Away::Unreachable("find".to_owned());
+        let told = Action::Tell(Told::Waiting(why));
+        assert_eq!(actions.contains(&told), news, "at {at} s");
+    }
     assert!(pauses.windows(2).all(|pair| pair[0] <= pair[1]));
     assert!(pauses[0] < Duration::from_millis(30));
+    for (chance, millis) in [(0, 10), (u16::MAX, 30)] {
+        let pause = spread(SHORTEST_PAUSE, Chance(chance));
+        assert_eq!(pause, Duration::from_millis(millis));
+    }
     assert!(*pauses.last().unwrap() < LONGEST_PAUSE * 2);
 }
 
@@ -151,20 +163,23 @@ fn a_serve_that_is_taken_silent_or_gone_is_tried_again() {
         uid: 1,
         gid: 1,
     };
-    for event in [
-        Event::Serve(ToAttach::Taken(by)),
-        Event::ServeLost(ServeLoss::Closed),
-        Event::ServeLost(ServeLoss::Malformed),
-        Event::Serve(over(TermEnd::Lost)),
-        Event::Wake,
+    for (event, why) in [
+        (Event::Serve(ToAttach::Taken(by)), Away::Taken(by)),
+        (Event::ServeLost(ServeLoss::Closed), Away::Gone),
+        (Event::ServeLost(ServeLoss::Malformed), Away::Malformed),
+        (Event::Serve(over(TermEnd::Lost)), Away::Malformed),
+        (Event::Wake, Away::Silent),
     ] {
         let mut bench = Bench::new();
         bench.hears(Event::Wake);
         bench.hears(Event::Connected);
         bench.serve(ToAttach::Hello(hello()));
         bench.at = second(6);
-        let actions = bench.hears(event.clone());
-        assert_eq!(actions[0], Action::Disconnect, "{event:?}");
+        let actions = bench.hears(event);
+        assert_eq!(
+            actions,
+            [Action::Disconnect, Action::Tell(Told::Waiting(why))]
+        );
         bench.at = bench.machine.next_wakeup().unwrap();
         assert_eq!(bench.hears(Event::Wake), [Action::Connect]);
     }
@@ -218,20 +233,27 @@ fn an_end_while_standing_by_says_that_nothing_was_started() {
 
 #[test]
 fn the_end_is_what_serve_says_of_it() {
-    for (said, expected) in [
-        (
-            TermEnd::Worker(WorkerEnd::Exited(3)),
-            How::Worker(WorkerEnd::Exited(3)),
-        ),
-        (TermEnd::SteppedDown, How::SteppedDown),
-        (TermEnd::Lost, How::Lost),
-        (TermEnd::Failed, How::Worker(WorkerEnd::Exited(3))),
+    let worker = WorkerEnd::Exited(3);
+    for (said, how, its_words) in [
+        (TermEnd::Worker(worker), How::Worker(worker), true),
+        (TermEnd::SteppedDown, How::SteppedDown, true),
+        (TermEnd::Lost, How::Lost, true),
+        (TermEnd::Failed, How::Worker(worker), false),
     ] {
-        let mut bench = Bench::running();
-        let actions = bench.ended(WorkerEnd::Exited(3));
-        assert_eq!(actions, [empty()]);
-        let actions = bench.serve(over(said));
-        assert_eq!(how(&actions), Some(&expected));
+        for message in ["why", ""] {
+            let mut bench = Bench::running();
+            assert_eq!(bench.ended(worker), [empty()]);
+            let actions = bench.serve(ToAttach::Over {
+                end: said.clone(),
+                message: message.to_owned(),
+            });
+            let end = End {
+                how: how.clone(),
+                message: (its_words && message == "why").then(|| message.to_owned()),
+                asked: false,
+            };
+            assert_eq!(actions.last(), Some(&Action::End(end)));
+        }
     }
 }
 
@@ -344,11 +366,23 @@ fn a_deadline_that_comes_too_late_revives_nothing() {
 fn a_guard_that_reports_a_deadline_has_lost_the_lease() {
     let mut bench = Bench::running();
     bench.hears(Event::Guard(GuardEvent::Stopping(StopReason::DeadlineNear)));
+    assert!(!bench.machine.is_killing(), "it is told to stop");
     bench.ended(WorkerEnd::Exited(0));
-    bench.at = bench.machine.next_wakeup().unwrap();
-    assert!(bench.at < second(2), "its own guard does not wait longer");
+    let until = bench.machine.next_wakeup().unwrap();
+    let half = Duration::from_millis(500);
+    assert_eq!(
+        until,
+        bench.at + half,
+        "its own guard does not wait a second"
+    );
+    bench.at = until;
     let actions = bench.hears(Event::Wake);
     assert_eq!(how(&actions), Some(&How::Lost));
+    let mut bench = Bench::running();
+    bench.hears(Event::Guard(GuardEvent::Stopping(
+        StopReason::DeadlineReached,
+    )));
+    assert!(bench.machine.is_killing());
 }
 
 #[test]
@@ -376,7 +410,9 @@ fn a_stop_takes_effect_at_once_and_serve_is_told() {
 #[test]
 fn an_order_to_kill_without_a_stop_is_a_loss_should_serve_die_of_it_too() {
     let mut bench = Bench::running();
-    assert!(bench.orders(ToGuard::Kill).contains(&Action::Kill));
+    let killing = Action::Tell(Told::Killing { loss: None });
+    assert_eq!(bench.orders(ToGuard::Kill), [killing, Action::Kill]);
+    assert_eq!(bench.orders(ToGuard::Kill), [Action::Kill], "said once");
     bench.ended(WorkerEnd::Signaled(9));
     let actions = bench.hears(Event::ServeLost(ServeLoss::Closed));
     assert_eq!(how(&actions), Some(&How::Lost));
@@ -402,6 +438,9 @@ fn a_guard_that_dies_is_told_of_only_when_its_tree_is_gone() {
     assert_eq!(actions, [empty()]);
     let actions = bench.serve(over(TermEnd::Failed));
     assert!(matches!(how(&actions), Some(How::Failed(_))), "{actions:?}");
+    let mut bench = Bench::running();
+    bench.hears(Event::Guard(GuardEvent::Gone));
+    assert_eq!(bench.orders(ToGuard::Kill), [], "there is nobody to tell");
 }
 
 #[test]

@@ -122,3 +122,21 @@ impl fmt::Display for Keeper {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_says_what_became_of_the_keeper() {
+        for (keeper, words) in [
+            (
+                Keeper::Lost(KeeperLoss::Closed),
+                "was killed or has crashed",
+            ),
+            (Keeper::StandsStill, "stood still (was it stopped?)"),
+        ] {
+            assert_eq!(keeper.to_string(), words);
+        }
+    }
+}

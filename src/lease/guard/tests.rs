@@ -1,6 +1,7 @@
 //! Each rule once, and the invariants under arbitrary events.
 
 mod self_kill;
+mod starting;
 
 use std::time::Duration;
 
@@ -181,28 +182,14 @@ fn the_deadline_is_checked_again_after_the_fork() {
 }
 
 #[test]
-fn a_command_that_cannot_be_executed_is_reported_when_nothing_is_left() {
-    let mut guard = greeted();
-    let _ = frame(&mut guard, ToGuard::Start(start(StopTo::Tree)), 100);
-    let _ = guard.step(Event::Forked { pid: 42 }, at(100));
-    let why = NotStarted::Exec { errno: 2 };
-    let failed = guard.step(Event::NotExecuted(why.clone()), at(101));
-    assert_eq!(failed, [Action::KillTree]);
-    let ended = Event::WorkerEnded(WorkerEnd::Exited(127));
-    assert_eq!(guard.step(ended, at(101)), []);
-    assert_eq!(
-        guard.step(Event::TreeEmpty { killed: 0 }, at(101)),
-        [Action::Send(FromGuard::NotStarted(why))]
-    );
-}
-
-#[test]
 fn a_lost_keeper_means_kill_and_then_release() {
     for loss in [KeeperLoss::Closed, KeeperLoss::Malformed] {
         let mut guard = running();
         let lost = guard.step(Event::KeeperLost(loss), at(500));
         assert_eq!(lost, [Action::KillTree]);
         assert!(guard.has_lost_keeper() && guard.is_killing() && guard.has_tree());
+        let ping = frame(&mut guard, ToGuard::Ping { seq: 1 }, 500);
+        assert_eq!(ping, [], "it has no say any more");
         assert_eq!(
             guard.step(Event::TreeEmpty { killed: 1 }, at(501)),
             [
@@ -388,6 +375,9 @@ fn killing_is_repeated_until_nothing_is_left() {
     assert_eq!(guard.next_wakeup(), Some(again));
     assert_eq!(guard.step(Event::Wake, again), [Action::KillTree]);
     assert!(guard.self_kill_at() > Some(again));
+    assert_eq!(guard.next_wakeup(), Some(again + KILL_AGAIN_INTERVAL));
+    let stopped = guard.step(Event::WorkerStopped { signal: 19 }, again);
+    assert_eq!(stopped, [], "that is of the killing");
 }
 
 #[test]

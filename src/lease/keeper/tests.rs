@@ -5,5 +5,6 @@ mod desk;
 mod holding;
 mod properties;
 mod releasing;
+mod search;
 mod standby;
 mod stopping;

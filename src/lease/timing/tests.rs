@@ -176,6 +176,96 @@ fn durations_are_shown_so_that_they_can_be_typed() {
     }
 }
 
+#[test]
+fn durations_are_rounded_for_people() {
+    for (millis, shown) in [
+        (9_999, "9s 999ms"),
+        (12_345, "12s 300ms"),
+        (59_999, "59s 900ms"),
+        (60_999, "1m"),
+        (3_601_500, "1h 1s"),
+    ] {
+        let rounded = Rounded(Duration::from_millis(millis));
+        assert_eq!(rounded.to_string(), shown);
+    }
+}
+
+#[test]
+fn the_longest_time_is_allowed() {
+    let stop_timeout = |longest| {
+        Timing::new(TimingOptions {
+            stop_timeout: Some(longest),
+            ..Default::default()
+        })
+    };
+    assert!(stop_timeout(LONGEST).is_ok());
+    let error = stop_timeout(LONGEST + Duration::from_nanos(1)).expect_err("a year and more");
+    assert!(
+        error.to_string().ends_with("give at most 31536000s"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_set_that_is_offered_changes_no_more_than_it_must() {
+    let parts = |ttl, renew_interval, grace, margin| Parts {
+        ttl: Duration::from_millis(ttl),
+        renew_interval: Duration::from_millis(renew_interval),
+        jitter: Millionths(200_000),
+        grace: Duration::from_millis(grace),
+        margin: Duration::from_millis(margin),
+    };
+    for (given, works) in [
+        // Half of the ttl for grace and margin is not too much.
+        (
+            parts(10_000, 9_000, 4_000, 1_000),
+            parts(10_000, 2_000, 4_000, 1_000),
+        ),
+        (
+            parts(10_000, 9_000, 4_001, 1_000),
+            parts(10_000, 2_900, 2_000, 1_000),
+        ),
+        // To the tenth of a second from a second on, below to the millisecond.
+        (
+            parts(12_345, 9_000, 9_000, 9_000),
+            parts(12_345, 3_600, 2_400, 1_200),
+        ),
+        (
+            parts(5_000, 9_000, 500, 2_100),
+            parts(5_000, 1_600, 500, 500),
+        ),
+        (
+            parts(5_040, 9_000, 1_004, 1_640),
+            parts(5_040, 1_400, 1_000, 504),
+        ),
+    ] {
+        assert_eq!(given.fitted(), works, "{given}");
+    }
+}
+
+#[test]
+fn jitter_moves_both_ways_and_retries_by_at_most_half() {
+    let chances = [Chance(0), Chance::MIDDLE, Chance(u16::MAX)];
+    for (jitter, renewals, retries) in [
+        (0.0, [6_000, 6_000, 6_000], [2_000, 2_000, 2_000]),
+        (0.2, [4_800, 5_999, 7_200], [1_600, 1_999, 2_400]),
+        (1.0, [0, 5_999, 12_000], [1_000, 1_999, 3_000]),
+    ] {
+        let timing = timing(TimingOptions {
+            ttl: Some(30 * SECOND),
+            jitter: Some(jitter),
+            grace: Some(Duration::ZERO),
+            ..Default::default()
+        });
+        let millis = |pause: fn(&Timing, Chance) -> Duration| {
+            chances.map(|chance| pause(&timing, chance).as_millis())
+        };
+        assert_eq!(millis(Timing::next_renewal), renewals, "jitter {jitter}");
+        assert_eq!(millis(Timing::next_poll), renewals, "jitter {jitter}");
+        assert_eq!(millis(Timing::retry_pause), retries, "jitter {jitter}");
+    }
+}
+
 fn any_parts() -> impl Strategy<Value = Parts> {
     let duration = || (1_u64..100_000).prop_map(Duration::from_millis);
     (

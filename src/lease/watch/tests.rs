@@ -182,7 +182,13 @@ fn a_clock_that_was_stepped_forward_frees_nothing_early() {
 #[test]
 fn it_takes_a_look_to_know_that_a_row_has_expired() {
     let watch = watched(vec![(0, seen(vec![held(5, 9)]))]);
-    let (_, until) = taken(verdict(&watch, second(12)));
+    let held = |expires_in| Reason::Held {
+        label: "other".to_owned(),
+        expires_in: Duration::from_secs(expires_in),
+    };
+    assert_eq!(taken(verdict(&watch, second(4))).0, held(6));
+    let (reason, until) = taken(verdict(&watch, second(12)));
+    assert_eq!(reason, held(0));
     assert_eq!(until, Some(second(11)), "look again at once");
 }
 

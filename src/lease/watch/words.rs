@@ -226,3 +226,68 @@ impl fmt::Display for Reason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEFT: Duration = Duration::from_secs(4);
+
+    #[test]
+    fn a_basis_is_named_for_machines_and_told_to_people() {
+        let doubt = Doubt::Gone;
+        for (basis, name, words) in [
+            (Basis::New, "new", "it was never held"),
+            (Basis::Released, "released", "it was released"),
+            (
+                Basis::Silent { watched: LEFT },
+                "silent",
+                "its holder has not renewed it for 4s",
+            ),
+            (
+                Basis::Expired,
+                "expired",
+                "it has expired by the database's clock",
+            ),
+            (
+                Basis::Doubted {
+                    doubt,
+                    watched: LEFT,
+                },
+                "in-doubt",
+                "its row has vanished, and nobody has renewed it for 4s",
+            ),
+        ] {
+            assert_eq!((basis.name(), basis.to_string().as_str()), (name, words));
+        }
+    }
+
+    #[test]
+    fn a_reason_names_whom_and_what_it_waits_for() {
+        let held = |label: &str| Reason::Held {
+            label: label.to_owned(),
+            expires_in: LEFT,
+        };
+        let paused = |reason: &str| Reason::Paused {
+            reason: reason.to_owned(),
+        };
+        for (reason, words) in [
+            (
+                held("db-2"),
+                "\"db-2\" holds it, for 4s more if it is not renewed",
+            ),
+            (
+                held(""),
+                "somebody without a label holds it, for 4s more if it is not renewed",
+            ),
+            (paused("a migration"), "it is paused: a migration"),
+            (paused(""), "it is paused"),
+            (
+                Reason::SlotAbove { slot: Slot(3) },
+                "slot 3, above --slots, is still taken",
+            ),
+        ] {
+            assert_eq!(reason.to_string(), words);
+        }
+    }
+}

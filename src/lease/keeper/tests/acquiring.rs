@@ -2,14 +2,15 @@ use std::time::Duration;
 
 use super::desk::{
     Desk, acquisition, config, ended, grant, granted, held, incarnation, millis, no_answer,
-    observation, released, renewed, second,
+    observation, released, renewed, second, unknown,
 };
 use crate::lease::ids::{HolderId, Token};
 use crate::lease::keeper::event::{Command, Event, GuardEvent, Outcome, StopCause, Transition};
 use crate::lease::keeper::{Config, Phase};
 use crate::lease::record::{
-    Acquire, Acquired, Loss, Observed, Record, Refusal, Released, Renewed, Term,
+    Acquire, Acquired, Fault, Loss, Observed, Record, Refusal, Released, Renewed, Term,
 };
+use crate::lease::timing::{Timing, TimingOptions};
 use crate::lease::watch::{Basis, Reason};
 
 fn asking(config: Config) -> (Desk, Acquire) {
@@ -250,6 +251,7 @@ fn a_signal_settles_what_was_not_answered() {
     while !matches!(last[..], [.., Command::End(_)]) {
         last = desk.renewed(desk.at, Renewed::Unknown(no_answer()));
         if last.is_empty() {
+            assert_eq!(desk.hears(Event::Wake), [], "too early");
             assert!(matches!(desk.wakes()[..], [Command::Settle { .. }]));
         }
     }
@@ -321,6 +323,22 @@ fn a_guard_that_dies_meanwhile_leaves_nothing_to_run_it_with() {
         "{commands:?}"
     );
     assert_eq!(desk.released(Released::Done), ended(Outcome::GuardDied));
+    // One that was attached is waited for again.
+    let (mut desk, _) = asking(Config {
+        attached: true,
+        ..config()
+    });
+    desk.guard(GuardEvent::Gone);
+    let commands = desk.acquired(second(0), granted(6, 10));
+    assert!(
+        matches!(commands[..], [Command::Release { .. }]),
+        "{commands:?}"
+    );
+    let commands = desk.released(Released::Done);
+    assert!(
+        matches!(commands[..], [Command::Dismiss(_), Command::Observe { .. }]),
+        "{commands:?}"
+    );
     // What asked for the end before stays the reason.
     let (mut desk, _) = asking(config());
     desk.hears(Event::Stop(StopCause::Signal(15)));
@@ -329,5 +347,69 @@ fn a_guard_that_dies_meanwhile_leaves_nothing_to_run_it_with() {
     assert_eq!(
         desk.acquired(second(0), refused),
         ended(Outcome::Signaled(15))
+    );
+}
+
+/// It cannot have taken anything: nothing is looked for, and nothing stands
+/// in the way of the end.
+#[test]
+fn a_no_of_the_database_is_an_answer() {
+    for fault in [Fault::Final, Fault::ReadOnly] {
+        let no = || Acquired::Unknown(unknown(fault));
+        let (mut desk, _) = asking(config());
+        desk.hears(Event::Stop(StopCause::Signal(15)));
+        assert_eq!(desk.acquired(second(0), no()), ended(Outcome::Signaled(15)));
+        // It has worked before, so that it is tried again.
+        let (mut desk, request) = asking(config());
+        desk.acquired(second(0), Acquired::Refused(Refusal::Changed));
+        desk.sees(vec![released(5, 9)]);
+        assert_eq!(desk.acquired(second(0), no()), []);
+        desk.wakes();
+        assert_eq!(
+            desk.sees(vec![taken_by(request.holder)]),
+            [],
+            "whoever that is"
+        );
+        desk.wakes();
+        desk.sees(vec![released(7, 12)]);
+        assert_eq!(desk.acquired(desk.at, no()), []);
+        assert_eq!(
+            desk.hears(Event::Stop(StopCause::Signal(15))),
+            ended(Outcome::Signaled(15))
+        );
+    }
+}
+
+#[test]
+fn each_of_several_unanswered_acquisitions_may_come_to_life() {
+    let (mut desk, first) = asking(config());
+    let mut requests = vec![first];
+    for _ in 0..4 {
+        let at = desk.at;
+        desk.acquired(at, Acquired::Unknown(no_answer()));
+        desk.wakes();
+        requests.push(acquisition(&desk.sees(vec![released(5, 9)])));
+    }
+    for request in &requests[..4] {
+        let mut desk = desk.clone();
+        desk.acquired(desk.at, Acquired::Refused(Refusal::Changed));
+        assert_eq!(desk.sees(vec![taken_by(request.holder)]), [settle(request)]);
+    }
+}
+
+#[test]
+fn an_acquisition_leaves_time_to_use_its_answer_whatever_its_own_limit() {
+    let options = TimingOptions {
+        call_timeout: Some(Duration::from_secs(60)),
+        ..TimingOptions::default()
+    };
+    let mut desk = Desk::new(Config {
+        timing: Timing::new(options).expect("times that fit"),
+        ..config()
+    });
+    let commands = desk.sees(vec![released(5, 9)]);
+    assert!(
+        matches!(commands[..], [Command::Acquire { limit, .. }] if limit.as_secs() == 7),
+        "a third of the 21 s until the worker would be told to stop: {commands:?}"
     );
 }

@@ -51,11 +51,14 @@ pub const fn second(at: u64) -> BootInstant {
     millis(at * 1000)
 }
 
+#[derive(Clone)]
 pub struct Desk {
     pub keeper: Keeper,
     pub at: BootInstant,
     pub told: Vec<Transition>,
     drawn: u128,
+    /// Steps since time has gone on.
+    standing: u32,
 }
 
 impl Desk {
@@ -78,8 +81,10 @@ impl Desk {
             at: second(0),
             told: Vec::new(),
             drawn: 0,
+            standing: 0,
         };
-        let first = desk.hears(Event::Wake);
+        let now = desk.now();
+        let first = desk.keeper.start(&now);
         assert!(matches!(first[..], [Command::Observe { .. }]), "{first:?}");
         desk
     }
@@ -116,6 +121,8 @@ impl Desk {
 
     /// What is asked for because of it; what is told is kept.
     pub fn hears(&mut self, event: Event) -> Vec<Command> {
+        self.standing += 1;
+        assert!(self.standing < 1000, "it turns in circles");
         let now = self.now();
         let mut commands = self.keeper.step(event, &now);
         for command in &commands {
@@ -129,6 +136,10 @@ impl Desk {
 
     pub fn at(&mut self, at: BootInstant) -> &mut Self {
         assert!(at >= self.at, "time goes on");
+        assert!(at < second(100_000), "it never ends");
+        if at > self.at {
+            self.standing = 0;
+        }
         self.at = at;
         self
     }

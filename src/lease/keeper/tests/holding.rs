@@ -61,7 +61,14 @@ fn no_answer_moves_nothing_and_is_tried_again_soon() {
     desk.wakes();
     let mut limits = Vec::new();
     for _ in 0..5 {
+        desk.told.clear();
         assert_eq!(desk.renewed(desk.at, Renewed::Unknown(no_answer())), []);
+        let failed = Transition::CallFailed {
+            what: "renew the lease",
+            unknown: no_answer(),
+            left: Some(second(27).saturating_since(desk.at)),
+        };
+        assert_eq!(desk.told, [failed]);
         assert_eq!(desk.keeper.deadline(), Some(second(27)));
         let before = desk.at;
         limits.push(limit(&desk.wakes()).as_secs());
@@ -386,4 +393,51 @@ fn what_does_not_concern_a_holder_is_ignored() {
     desk.guard(GuardEvent::Ready);
     desk.guard(GuardEvent::Swept);
     assert_eq!(desk.keeper, before);
+}
+
+#[test]
+fn a_renewal_is_late_after_a_failure_or_by_more_than_a_retry_takes() {
+    for (failed, answered, late) in [
+        (false, 6_100, None),
+        (false, 8_000, None),
+        (false, 8_001, Some(2_001)),
+        (true, 8_000, Some(2_000)),
+    ] {
+        let mut desk = Desk::holding(config());
+        desk.wakes();
+        if failed {
+            desk.renewed(second(6), Renewed::Unknown(no_answer()));
+            desk.wakes();
+        }
+        let sent_at = desk.at;
+        desk.at(millis(answered)).renewed(sent_at, renewed(11));
+        let expected = late.map(Duration::from_millis);
+        let told = |told: &Transition| matches!(told, Transition::Renewed { late, .. } if *late == expected);
+        assert!(desk.has_told(told), "{:?}", desk.told);
+    }
+}
+
+#[test]
+fn a_term_can_be_looked_at() {
+    let mut desk = Desk::new(config());
+    assert_eq!(desk.keeper.grant(), None);
+    assert_eq!(desk.keeper.worker(), None);
+    desk.at(second(3)).acquires();
+    assert_eq!(desk.keeper.grant(), Some(&grant(6, 10)));
+    assert_eq!(desk.keeper.worker(), None, "it is being started");
+    desk.at(second(4)).guard(GuardEvent::Started { pid: 42 });
+    assert_eq!(desk.keeper.worker(), Some(42));
+    desk.at(second(5)).hears(Event::Wake);
+    assert_eq!(
+        desk.keeper.since(),
+        second(4),
+        "it has gone on holding since"
+    );
+    desk.at(second(9));
+    desk.hears(Event::Wake);
+    desk.renewed(second(9), renewed(11));
+    assert_eq!(desk.keeper.grant(), Some(&grant(6, 11)));
+    desk.hears(Event::Stop(StopCause::StepDown));
+    assert_eq!(desk.keeper.since(), second(9));
+    assert_eq!(desk.keeper.worker(), None, "it is being ended");
 }

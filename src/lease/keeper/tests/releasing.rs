@@ -50,6 +50,15 @@ fn it_is_tried_until_the_deadline_and_changes_no_exit_code() {
     let last = loop {
         let commands = desk.released(Released::Unknown(no_answer()));
         assert_eq!(commands, []);
+        let failed = Transition::CallFailed {
+            what: "release the lease",
+            unknown: no_answer(),
+            left: Some(second(27).saturating_since(desk.at)),
+        };
+        assert_eq!(desk.told.last(), Some(&failed));
+        if desk.at < second(27) {
+            assert_eq!(desk.hears(Event::Wake), [], "too early");
+        }
         let commands = desk.wakes();
         if !matches!(commands[..], [Command::Release { .. }]) {
             break commands;
@@ -103,11 +112,11 @@ fn what_another_one_has_is_tried_once_and_what_was_broken_until_it_is_confirmed(
 #[test]
 fn a_renewal_that_is_under_way_is_waited_for() {
     let answers = [
-        renewed(11),
-        Renewed::Unknown(no_answer()),
-        Renewed::Lost(Loss::Released),
+        (renewed(11), false),
+        (Renewed::Unknown(no_answer()), false),
+        (Renewed::Lost(Loss::Released), true),
     ];
-    for answer in answers {
+    for (answer, once) in answers {
         let mut desk = Desk::holding(config());
         desk.wakes();
         assert_eq!(desk.worker_ends(0), [], "one call at a time");
@@ -117,6 +126,9 @@ fn a_renewal_that_is_under_way_is_waited_for() {
             matches!(commands[..], [Command::Release { .. }]),
             "{commands:?}"
         );
+        // What is not ours is not tried for again.
+        let last = desk.released(Released::Unknown(no_answer()));
+        assert_eq!(last, if once { ended(DONE) } else { vec![] });
     }
 }
 

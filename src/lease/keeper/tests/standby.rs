@@ -1,24 +1,25 @@
 use std::time::Duration;
 
 use super::desk::{
-    Desk, acquisition, config, ended, held, incarnation, millis, no_answer, released, second,
-    unknown,
+    Desk, acquisition, config, ended, held, incarnation, millis, no_answer, observation, released,
+    second, unknown,
 };
 use crate::lease::ids::{Revision, Slot, Token};
 use crate::lease::keeper::event::{Command, Event, GuardEvent, Outcome, StopCause, Transition};
 use crate::lease::keeper::{Config, Phase};
-use crate::lease::record::{Acquired, Expected, Fault, Freed, Observed, Record, Refusal};
+use crate::lease::record::{Acquired, Expected, Fault, Freed, Observed, Pause, Record, Refusal};
+use crate::lease::timing::{Timing, TimingOptions};
 use crate::lease::watch::Reason;
 
-const OBSERVE: Command = Command::Observe {
+pub(super) const OBSERVE: Command = Command::Observe {
     limit: Duration::from_secs(6),
 };
 
-fn fails(fault: Fault) -> Event {
+pub(super) fn fails(fault: Fault) -> Event {
     Event::Observed(Observed::Unknown(unknown(fault)))
 }
 
-fn waits(desk: &Desk) -> Vec<u64> {
+pub(super) fn waits(desk: &Desk) -> Vec<u64> {
     let told = desk.told.iter();
     let attempts = told.filter_map(|transition| match transition {
         Transition::Waiting { attempts, .. } => Some(*attempts),
@@ -33,6 +34,7 @@ fn a_standby_polls_and_says_so_less_and_less() {
     for poll in 1..=20 {
         // Its holder lives on.
         assert_eq!(desk.sees(vec![held(5, poll)]), []);
+        assert_eq!(desk.hears(Event::Wake), [], "too early");
         assert_eq!(desk.wakes(), [OBSERVE]);
     }
     assert_eq!(desk.at, second(20 * 6));
@@ -390,4 +392,64 @@ fn looks_that_only_time_has_caused_stay_apart() {
     row.expired = true;
     desk.wakes();
     acquisition(&desk.sees(vec![row]));
+}
+
+#[test]
+fn a_precheck_is_waited_for_as_long_as_wait_says_and_no_longer() {
+    let mut desk = Desk::new(Config {
+        precheck: true,
+        wait: Some(Duration::from_secs(10)),
+        ..config()
+    });
+    assert_eq!(desk.sees(vec![released(5, 9)]), [Command::Precheck]);
+    assert_eq!(desk.keeper.next_wakeup(), Some(second(10)));
+    desk.at(millis(9_999));
+    assert_eq!(desk.hears(Event::Wake), []);
+    let why = Reason::Unfit;
+    assert_eq!(desk.wakes(), ended(Outcome::NotAcquired { why }));
+}
+
+#[test]
+fn a_precheck_that_passes_without_a_guard_makes_it_look_again() {
+    let mut desk = Desk::new(Config {
+        precheck: true,
+        attached: true,
+        ..config()
+    });
+    desk.sees(vec![released(5, 9)]);
+    desk.guard(GuardEvent::Gone);
+    assert_eq!(desk.hears(Event::Fit(true)), [OBSERVE]);
+    desk.sees(vec![released(5, 9)]);
+    assert_eq!(desk.keeper.reason(), Some(&Reason::NoGuard));
+}
+
+#[test]
+fn a_guard_that_comes_changes_nothing_while_another_one_holds_it() {
+    let mut desk = Desk::without_guard(Config {
+        attached: true,
+        ..config()
+    });
+    desk.sees(vec![held(5, 9)]);
+    desk.at(second(2));
+    assert_eq!(desk.guard(GuardEvent::Ready), []);
+    assert_eq!(desk.keeper.next_wakeup(), Some(second(6)));
+}
+
+#[test]
+fn no_pause_is_longer_than_an_hour() {
+    let options = TimingOptions {
+        poll_interval: Some(Duration::from_secs(24 * 60 * 60)),
+        jitter: Some(0.0),
+        ..TimingOptions::default()
+    };
+    let mut desk = Desk::new(Config {
+        timing: Timing::new(options).expect("times that fit"),
+        ..config()
+    });
+    let mut paused = observation(vec![]);
+    paused.paused = Some(Pause {
+        reason: String::new(),
+    });
+    assert_eq!(desk.hears(Event::Observed(Observed::Seen(paused))), []);
+    assert_eq!(desk.keeper.next_wakeup(), Some(second(60 * 60)));
 }

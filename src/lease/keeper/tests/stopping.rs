@@ -1,11 +1,11 @@
 use std::time::Duration;
 
-use super::desk::{Desk, config, ended, grant, millis, no_answer, renewed, second};
+use super::desk::{Desk, config, ended, grant, incarnation, millis, no_answer, renewed, second};
 use crate::lease::keeper::event::{
     Command, Event, GivenBack, GuardEvent, Outcome, StopCause, Transition,
 };
 use crate::lease::keeper::{Config, Phase};
-use crate::lease::record::{Loss, Released, Renewed};
+use crate::lease::record::{Grant, Loss, Released, Renewed};
 use crate::lease::time::BootInstant;
 use crate::wire::{NotStarted, StopReason, WorkerEnd};
 
@@ -147,7 +147,8 @@ fn what_cannot_be_killed_keeps_the_lease_renewed_but_gets_no_right() {
 #[test]
 fn past_the_deadline_a_renewal_is_for_the_known_incarnation_only() {
     let mut desk = Desk::holding(config());
-    desk.at(second(30));
+    // At the deadline already.
+    desk.at(second(27));
     let commands = desk.hears(Event::Wake);
     let [Command::KillTree, Command::Settle { request, .. }] = &commands[..] else {
         panic!("{commands:?}");
@@ -162,8 +163,25 @@ fn past_the_deadline_a_renewal_is_for_the_known_incarnation_only() {
         grant: grant(9, 11),
         request: None,
     };
-    assert_eq!(desk.renewed(second(30), reply), [Command::KillTree]);
+    assert_eq!(desk.renewed(second(27), reply), [Command::KillTree]);
     assert_eq!(desk.keeper.next_wakeup(), None);
+    // It is the one of the last renewal, not of the acquisition.
+    let mut desk = Desk::holding(config());
+    desk.wakes();
+    let promoted = Grant {
+        incarnation: incarnation(2),
+        ..grant(6, 11)
+    };
+    let reply = Renewed::Granted {
+        grant: promoted,
+        request: None,
+    };
+    desk.renewed(second(6), reply);
+    let commands = desk.at(second(33)).hears(Event::Wake);
+    let [Command::KillTree, Command::Settle { request, .. }] = &commands[..] else {
+        panic!("{commands:?}");
+    };
+    assert_eq!(request.server_incarnation, incarnation(2));
 }
 
 #[test]
@@ -243,6 +261,16 @@ fn the_lease_of_an_attached_guard_that_leaves_runs_out() {
         attached: true,
         ..config()
     };
+    // Whatever a renewal says that was under way.
+    for answer in [renewed(11), Renewed::Lost(Loss::Closed)] {
+        let mut desk = Desk::holding(config.clone());
+        desk.wakes();
+        assert_eq!(desk.guard(GuardEvent::Gone), []);
+        let commands = desk.renewed(second(6), answer);
+        let [Command::Dismiss(_), Command::Observe { .. }] = commands[..] else {
+            panic!("{commands:?}");
+        };
+    }
     let mut desk = Desk::holding(config);
     desk.at(second(5));
     let commands = desk.guard(GuardEvent::Gone);
@@ -297,4 +325,43 @@ fn the_deadline_is_shown_as_long_as_there_is_a_term() {
     assert_eq!(desk.keeper.deadline(), Some(second(27)));
     desk.released(Released::Done);
     assert_eq!(desk.keeper.deadline(), None::<BootInstant>);
+}
+
+/// The word of a guard that is there still is `Empty`: anything else would
+/// release the lease of a tree that lives.
+#[test]
+fn only_of_a_guard_that_is_gone_it_is_said_that_its_tree_was_swept() {
+    let mut desk = stopping(config());
+    assert_eq!(desk.guard(GuardEvent::Swept), []);
+    assert_eq!(desk.keeper.phase(), Phase::Stopping);
+    desk.guard(GuardEvent::Gone);
+    let commands = desk.guard(GuardEvent::Swept);
+    assert!(
+        matches!(commands[..], [Command::Release { .. }]),
+        "{commands:?}"
+    );
+}
+
+#[test]
+fn what_the_tree_was_killed_for_stays_the_reason_whatever_its_guard_sees() {
+    for reason in [StopReason::DeadlineNear, StopReason::DeadlineReached] {
+        let mut desk = Desk::holding(config());
+        desk.hears(Event::Checked(Renewed::Lost(Loss::Closed)));
+        assert_eq!(desk.guard(GuardEvent::Stopping(reason)), []);
+        let loss = Some(Loss::Closed);
+        assert_eq!(outcome(&mut desk), Outcome::Lost { loss });
+    }
+}
+
+#[test]
+fn why_it_stops_is_named_for_machines() {
+    for (cause, name) in [
+        (StopCause::Signal(15), "signal"),
+        (StopCause::Attach(15), "signal"),
+        (StopCause::StepDown, "step-down"),
+        (StopCause::Unfit, "precheck"),
+        (StopCause::Watchdog, "watchdog"),
+    ] {
+        assert_eq!(cause.name(), name);
+    }
 }

@@ -116,7 +116,7 @@ fn a_row_that_has_gone_back_is_watched_until_it_is_ahead_again() {
 fn a_missing_row_is_free_unless_the_timeline_is_young() {
     let day = Duration::from_secs(24 * 60 * 60);
     let young = [
-        on_timeline(2, Duration::from_secs(5), vec![]),
+        on_timeline(2, day - Duration::from_secs(1), vec![]),
         {
             let mut unknown = on_timeline(2, Duration::ZERO, vec![]);
             unknown.server.known_for = None;
@@ -194,4 +194,23 @@ fn a_row_that_comes_back_as_it_was_stays_in_doubt() {
     let (reason, until) = taken(verdict(&watch, second(3)));
     assert!(matches!(reason, Reason::Doubting { .. }), "{reason:?}");
     assert_eq!(until, Some(second(13)));
+}
+
+/// A reservation, and `--hold-at-least`, begin with the release.
+#[test]
+fn what_was_not_given_back_is_kept_for_nobody() {
+    let kept = Record {
+        held_back: TTL,
+        reserved: Some(Reserved {
+            label: "another".to_owned(),
+            remaining: TTL,
+        }),
+        ..expired(5, 9)
+    };
+    let promoted = |records| on_timeline(2, Duration::ZERO, records);
+    let watch = watched(vec![
+        (0, promoted(vec![kept.clone()])),
+        (10, promoted(vec![kept])),
+    ]);
+    free(verdict(&watch, second(11)));
 }
