@@ -8,7 +8,7 @@ use super::standby::{self, Standby};
 use super::tenure::Tenure;
 use super::{Commands, Context, State};
 use crate::lease::HURRY_AFTER;
-use crate::lease::record::{Released, Renewed};
+use crate::lease::record::{Loss, Released, Renewed};
 use crate::lease::time::BootInstant;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -50,6 +50,19 @@ pub(super) enum Tries {
     Once,
     /// And once at least.
     UntilDeadline,
+}
+
+impl Tries {
+    /// After a loss nothing may be left to be given back, and one try makes
+    /// sure of it; but `break` waits for the holder to confirm by releasing.
+    pub(super) fn after(loss: &Loss) -> Self {
+        match loss {
+            Loss::Missing | Loss::OtherHolder { .. } | Loss::OtherToken(_) | Loss::Released => {
+                Self::Once
+            }
+            Loss::Closed => Self::UntilDeadline,
+        }
+    }
 }
 
 impl Releasing {
@@ -146,7 +159,9 @@ impl Releasing {
                 self.tenure.granted(grant, sent_at, context, out);
             }
             // The release touches nothing that is not ours.
-            Renewed::Lost(_) if self.tries == Tries::UntilDeadline => self.tries = Tries::Once,
+            Renewed::Lost(loss) if self.tries == Tries::UntilDeadline => {
+                self.tries = Tries::after(&loss);
+            }
             Renewed::Lost(_) => {}
             Renewed::Unknown(_) => {}
         }

@@ -287,15 +287,10 @@ impl Stopping {
         self.tell_loss(out);
         let then = self.then(self.outcome(), context);
         let tries = match self.cause {
-            // Nothing is left to be given back; one try makes sure of it.
-            Cause::Lost(Some(
-                Loss::Missing | Loss::OtherHolder { .. } | Loss::OtherToken(_) | Loss::Released,
-            )) => Tries::Once,
-            // `break` waits for the holder to confirm by releasing.
-            Cause::Lost(Some(Loss::Closed) | None)
-            | Cause::Worker
-            | Cause::Asked(_)
-            | Cause::GuardDied => Tries::UntilDeadline,
+            Cause::Lost(Some(ref loss)) => Tries::after(loss),
+            Cause::Lost(None) | Cause::Worker | Cause::Asked(_) | Cause::GuardDied => {
+                Tries::UntilDeadline
+            }
         };
         Releasing::enter(self.tenure, then, tries, context, out)
     }

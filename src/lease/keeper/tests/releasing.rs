@@ -115,6 +115,8 @@ fn a_renewal_that_is_under_way_is_waited_for() {
         (renewed(11), false),
         (Renewed::Unknown(no_answer()), false),
         (Renewed::Lost(Loss::Released), true),
+        // `break` waits for the confirmation.
+        (Renewed::Lost(Loss::Closed), false),
     ];
     for (answer, once) in answers {
         let mut desk = Desk::holding(config());
