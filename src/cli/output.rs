@@ -2,7 +2,7 @@
 //! machines (stable names, durations in `_ms`, instants as RFC 3339).
 
 use std::io;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
@@ -154,18 +154,20 @@ pub fn json(document: &impl Serialize) -> String {
 
 /// An instant of the database's clock for machines: RFC 3339, UTC.
 pub fn instant(at: DbTime) -> String {
-    let since = u64::try_from(at.0)
-        .map(Duration::from_millis)
-        .unwrap_or_default();
-    humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
+    humantime::format_rfc3339_millis(shown(at)).to_string()
+}
+
+/// RFC 3339 writes four digits of a year, humantime fails past those, and a
+/// row that was written by hand may last for longer.
+fn shown(at: DbTime) -> SystemTime {
+    const LAST: Duration = Duration::from_millis(253_402_300_799_999);
+    let since = u64::try_from(at.0).map(Duration::from_millis);
+    UNIX_EPOCH + since.unwrap_or_default().min(LAST)
 }
 
 /// The same for people: to the second.
 pub fn instant_short(at: DbTime) -> String {
-    let since = u64::try_from(at.0 / 1000)
-        .map(Duration::from_secs)
-        .unwrap_or_default();
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + since)
+    humantime::format_rfc3339_seconds(shown(at))
         .to_string()
         .replace('T', " ")
 }
@@ -211,6 +213,10 @@ mod tests {
     fn instants_and_spans() {
         assert_eq!(instant(DbTime(1_500)), "1970-01-01T00:00:01.500Z");
         assert_eq!(instant_short(DbTime(1_500)), "1970-01-01 00:00:01Z");
+        let never = DbTime(i64::MAX);
+        assert_eq!(instant(never), "9999-12-31T23:59:59.999Z");
+        assert_eq!(instant_short(never), "9999-12-31 23:59:59Z");
+        assert_eq!(instant(DbTime(-1)), "1970-01-01T00:00:00.000Z");
         assert_eq!(brief(Duration::from_secs(90_061)), "1day 1h");
         assert_eq!(between(DbTime(5), DbTime(3)), Duration::ZERO);
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, ToSocketAddrs};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -40,10 +40,11 @@ impl FromStr for ListenAddress {
             .strip_prefix('[')
             .and_then(|host| host.strip_suffix(']'));
         match (bare, host) {
-            (Some(host), _) => Ok(Self::Tcp {
+            (Some(host), _) if is_ipv6(host) => Ok(Self::Tcp {
                 host: host.to_owned(),
                 port,
             }),
+            (Some(_), _) => Err(format!("has no IPv6 address in its brackets; {RIGHT}")),
             (None, "") => Ok(Self::Tcp {
                 host: Ipv4Addr::LOCALHOST.to_string(),
                 port,
@@ -57,6 +58,12 @@ impl FromStr for ListenAddress {
             }),
         }
     }
+}
+
+/// With or without the interface that it is on (`fe80::1%eth0`).
+fn is_ipv6(host: &str) -> bool {
+    let address = host.split_once('%').map_or(host, |(address, _)| address);
+    address.parse::<Ipv6Addr>().is_ok()
 }
 
 impl fmt::Display for ListenAddress {
@@ -143,7 +150,10 @@ mod tests {
         assert_eq!(shown("[::1]:80"), Ok("[::1]:80".to_owned()));
         assert_eq!(shown("unix:/run/x"), Ok("/run/x".to_owned()));
         assert_eq!(shown("/run/x"), Ok("/run/x".to_owned()));
-        for wrong in ["", "host", "host:", "::1:80", "1:99999", "run/x"] {
+        assert_eq!(shown("[fe80::1%lo]:1"), Ok("[fe80::1%lo]:1".to_owned()));
+        let brackets = ["[]:80", "[ ]:80", "[/run/x]:80", "[[::1]]:80"];
+        let wrong = ["", "host", "host:", "::1:80", "1:99999", "run/x"];
+        for wrong in wrong.into_iter().chain(brackets) {
             assert!(shown(wrong).is_err(), "{wrong}");
         }
     }

@@ -277,7 +277,7 @@ impl Snapshot {
             value: record.value.clone(),
             slot: record.slot.0,
             token: record.token.0,
-            age_ms: millis(record.held_for + since),
+            age_ms: millis(record.held_for.saturating_add(since)),
             left_ms: millis(record.expires_in.saturating_sub(since)),
         })
     }

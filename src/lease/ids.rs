@@ -32,6 +32,7 @@ macro_rules! text {
     ($(#[$doc:meta])* $name:ident, empty $empty:literal, max $max:literal, control $control:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String")]
         pub struct $name(String);
 
         impl $name {
@@ -60,6 +61,13 @@ macro_rules! text {
             /// The text.
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = TextError;
+            fn try_from(text: String) -> Result<Self, TextError> {
+                Self::new(text)
             }
         }
 
@@ -124,3 +132,20 @@ macro_rules! shown_as_inner {
     )*};
 }
 shown_as_inner!(Slot, HolderId, Token, Revision, Incarnation);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_from_elsewhere_is_checked_too() {
+        let read = |text: &str| {
+            let bytes = postcard::to_stdvec(text).expect("plain data");
+            postcard::from_bytes::<LeaseName>(&bytes).ok()
+        };
+        assert_eq!(read("job"), LeaseName::new("job").ok());
+        for wrong in ["", "a\0b", "a\nb", &"x".repeat(201)] {
+            assert_eq!(read(wrong), None, "{wrong:?}");
+        }
+    }
+}

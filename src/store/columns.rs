@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::admin::{
     DbTime, HistoryEvent, LeaseStatus, PauseStatus, Requested, SlotStatus, Standby, What,
 };
+use super::settings::one_line;
 use crate::lease::ids::{HolderId, Incarnation, Label, LeaseName, Revision, Slot, Token};
 use crate::lease::record::{Fault, Grant, Loss, Record, Request, RequestKind, Reserved, Unknown};
 
@@ -245,10 +246,23 @@ fn no_slot() -> Unknown {
     unreadable("slot", &"it is empty")
 }
 
-/// A column that is not what it should be.
+/// A column that is not what it should be; why may repeat what is in it.
 pub(super) fn unreadable(column: &str, why: &dyn Display) -> Unknown {
+    let message = format!("the column {column} of the answer cannot be read: {why}");
     Unknown {
         fault: Fault::Final,
-        message: format!("the column {column} of the answer cannot be read: {why}"),
+        message: one_line(&message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_in_a_column_ends_no_line() {
+        let error = Uuid::parse_str("\n").expect_err("no UUID");
+        let said = unreadable("holder", &error).message;
+        assert!(said.contains("holder") && !said.contains('\n'), "{said:?}");
     }
 }

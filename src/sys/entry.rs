@@ -157,7 +157,8 @@ impl StripPrefixMut for [u8] {
 /// Where the passwords of a database URL stand, whatever is wrong with it:
 /// rather too much is hidden than too little. That is between the colon and
 /// the last at sign of `scheme://user:password@host`, and the value of each
-/// parameter whose name ends with `password`, or cannot be read at a glance.
+/// parameter whose name ends with `password`, or cannot be read at a glance;
+/// in a string of keywords it is all that follows the first of these.
 pub fn password_spans(url: &[u8]) -> Vec<std::ops::Range<usize>> {
     let mut spans = Vec::new();
     if let Some(at) = url.iter().rposition(|byte| *byte == b'@') {
@@ -166,8 +167,11 @@ pub fn password_spans(url: &[u8]) -> Vec<std::ops::Range<usize>> {
         let colon = url[start..at].iter().position(|byte| *byte == b':');
         spans.extend(colon.map(|colon| start + colon + 1..at));
     }
+    // Only in a URL does an ampersand end a value.
+    let scheme = url.windows(3).position(|window| window == b"://");
+    let is_url = scheme.is_some_and(|end| url[..end].iter().all(u8::is_ascii_alphanumeric));
     let mut from = 0;
-    for parameter in url.split(|byte| *byte == b'&') {
+    for parameter in url.split(|byte| is_url && *byte == b'&') {
         let end = from + parameter.len();
         spans.extend(secret_of(parameter).map(|value| from + value..end));
         from = end + 1;
@@ -181,7 +185,7 @@ fn secret_of(parameter: &[u8]) -> Option<usize> {
     let named = (0..parameter.len()).find_map(|at| {
         let end = at + NAME.len();
         let name = parameter.get(at..end)?;
-        let after = parameter[end..].iter().position(|byte| *byte != b' ')?;
+        let after = parameter[end..].iter().position(|byte| !blank(*byte))?;
         (name.eq_ignore_ascii_case(NAME) && parameter[end + after] == b'=')
             .then_some(end + after + 1)
     });
@@ -193,6 +197,12 @@ fn secret_of(parameter: &[u8]) -> Option<usize> {
             .contains(&b'%')
             .then_some(name + length + 1)
     })
+}
+
+/// What may stand around a keyword's equals sign: Unicode's blanks too, of
+/// which the bytes are not ASCII's.
+fn blank(byte: u8) -> bool {
+    byte <= b' ' || !byte.is_ascii()
 }
 
 #[cfg(test)]
@@ -213,6 +223,11 @@ mod tests {
             (
                 "host=h password = 'my secret' dbname=d",
                 "host=h password =*********************",
+            ),
+            ("password=a&b://c", "password=*******"),
+            (
+                "host=h password\t='a&b c' user=u",
+                "host=h password\t=**************",
             ),
             ("postgres://u:s?c/r#t@h/db", "postgres://u:*******@h/db"),
             (

@@ -300,7 +300,9 @@ pub fn by_name(text: &str) -> Option<i32> {
         } else {
             offset.get(1..)?.parse::<i32>().ok()?
         };
-        let number = from + sign * offset;
+        let number = offset
+            .checked_mul(sign)
+            .and_then(|offset| from.checked_add(offset))?;
         (libc::SIGRTMIN()..=libc::SIGRTMAX())
             .contains(&number)
             .then_some(number)

@@ -1,5 +1,6 @@
 //! The environment of the program itself: any variable of ours with any value.
 
+use std::ffi::OsString;
 use std::process::{Command, Stdio};
 
 use leasewrap::sys::environment::OPTIONS;
@@ -7,11 +8,15 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::cases;
+use crate::properties::{SECRET, options};
 use crate::support::leasewrap::binary;
 use crate::support::run::run;
 
 /// Each one is a process.
 const RUNS: u32 = 150;
+
+/// Each one is read by this process.
+const READ: u32 = 1_000;
 
 /// What would run a command, or name another database than the test's.
 const LEFT_OUT: [&str; 4] = [
@@ -65,6 +70,39 @@ fn value() -> impl Strategy<Value = String> {
         1 => "[^\u{0}]{0,12}",
         1 => "[^\u{0}]{190,260}",
     ]
+}
+
+/// Options as they are written, with a database that has a password.
+fn words() -> impl Strategy<Value = Vec<OsString>> {
+    let option = (name(), value(), 0_u8..6).prop_map(|(name, value, how)| {
+        let option = name.trim_start_matches("LEASEWRAP_").to_lowercase();
+        let option = option.replace('_', "-");
+        let url = format!("postgres://u:{SECRET}@h/{value}");
+        match how {
+            0 => vec![format!("--{option}")],
+            1 => vec![format!("--{option}={url}")],
+            2 => vec!["--db".to_owned(), url],
+            3 => vec![value],
+            _ => vec![format!("--{option}={value}")],
+        }
+    });
+    vec(option, 0..5).prop_map(|options| {
+        let words = options
+            .into_iter()
+            .flatten()
+            .chain(["--".to_owned(), "true".to_owned()]);
+        words.map(OsString::from).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(cases(READ))]
+
+    #[test]
+    fn words_and_variables_are_read_or_refused(words in words(), set in vec((name(), value()), 0..3)) {
+        let set = set.into_iter().map(|(name, value)| (name.to_owned(), value.into()));
+        options::read_or_refused(&words, &set.collect());
+    }
 }
 
 proptest! {

@@ -1,11 +1,11 @@
 //! Frames between keeper and guard, and between `serve` and `attach`, where a
 //! stranger may write them.
 
-use leasewrap::wire::{FromGuard, MAX_FRAME, ToGuard};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::cases;
+use crate::properties::frames;
 
 const RUNS: u32 = 40_000;
 
@@ -30,30 +30,29 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![short, small_numbers, lengths, vec(any::<u8>(), 0..200)]
 }
 
+/// A conversation: frames, and what happens in between.
+fn script() -> impl Strategy<Value = Vec<u8>> {
+    let frame = (bytes(), any::<u8>()).prop_map(|(mut frame, later)| {
+        frame.truncate(191);
+        let length = u8::try_from(frame.len()).expect("short");
+        [vec![length, later], frame].concat()
+    });
+    let hello = Just(vec![3, 0, 0, 1, 4]);
+    let happens = (192_u8.., any::<u8>()).prop_map(|(what, later)| vec![what, later]);
+    vec(prop_oneof![frame, hello, happens], 0..12).prop_map(|steps| steps.concat())
+}
+
 proptest! {
     #![proptest_config(cases(RUNS))]
 
     #[test]
     fn frames_are_read_whole_or_not_at_all(bytes in bytes()) {
-        if let Ok(frame) = ToGuard::decode(&bytes) {
-            let again = frame.encode();
-            prop_assert!(again.len() <= MAX_FRAME.max(bytes.len()));
-            prop_assert_eq!(ToGuard::decode(&again), Ok(frame));
-        }
-        if let Ok(frame) = FromGuard::decode(&bytes) {
-            let again = frame.encode();
-            prop_assert_eq!(FromGuard::decode(&again), Ok(frame));
-        }
+        frames::whole(&bytes);
     }
 
     #[test]
-    fn a_frame_with_something_behind_it_is_none(bytes in bytes(), more in vec(any::<u8>(), 1..4)) {
-        let longer: Vec<u8> = bytes.iter().chain(&more).copied().collect();
-        if ToGuard::decode(&bytes).is_ok() {
-            prop_assert!(ToGuard::decode(&longer).is_err());
-        }
-        if FromGuard::decode(&bytes).is_ok() {
-            prop_assert!(FromGuard::decode(&longer).is_err());
-        }
+    fn conversations_of_strangers_start_one_worker_at_most(script in script()) {
+        frames::the_guard_keeps_its_rules(&script);
+        frames::attach_keeps_its_rules(&script);
     }
 }

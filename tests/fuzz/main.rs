@@ -4,7 +4,8 @@
 //! Inputs are made from their grammar and then bent (proptest); a failure
 //! prints the input that shows it, made as small as possible. Each test runs
 //! as often as its name's constant says, and `LWTESTS_FUZZ=20` times that
-//! with this variable.
+//! with this variable. What holds of them is in `properties/`, and is asked of
+//! the inputs that a fuzzer makes as well: `guided/run`.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -14,8 +15,10 @@ mod support;
 mod bench;
 mod environment;
 mod frames;
+mod properties;
 mod requests;
 mod rows;
+mod texts;
 mod urls;
 
 use proptest::test_runner::Config;

@@ -8,6 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::cases;
+use crate::properties::answers;
 use crate::support::leasewrap::{Leasewrap, holder, lease_name};
 use crate::support::run::run;
 use crate::support::wait::{SOON, until_true};
@@ -97,7 +98,7 @@ fn requests_are_answered_or_refused() {
     let page = page();
     let mut runner = proptest::test_runner::TestRunner::new(cases(RUNS));
     let tried = runner.run(&(request(), any::<bool>()), |(request, wait)| {
-        ask(&page.path, &request, wait);
+        answers::answer(&ask(&page.path, &request, wait));
         Ok(())
     });
     tried.expect("every connection is taken");

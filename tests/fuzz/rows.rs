@@ -3,12 +3,15 @@
 
 use std::cell::{Cell, RefCell};
 
-use leasewrap::lease::record::Observed;
+use leasewrap::lease::ids::{HolderId, Slot, Token};
+use leasewrap::lease::record::{Observed, Term};
+use leasewrap::store::admin::Admin;
 use leasewrap::store::{AnyStore, Store};
 use proptest::prelude::*;
 
 use crate::bench::{LIMIT, clock, settings};
 use crate::cases;
+use crate::properties::rows;
 use crate::support::server::Server;
 
 /// Each one is some writes and a poll.
@@ -110,6 +113,11 @@ fn rows_of_others_are_read_or_refused() {
             holder, acquired_at, renewed_at, expires_at)
         values ('fuzzed', 0, 7, 1, '30 s', 'x', '', 'x', gen_random_uuid(), now(), now(), now())",
     );
+    let term = Term {
+        slot: Slot(0),
+        holder: HolderId(uuid::Uuid::nil()),
+        token: Token(7),
+    };
     let mut runner = proptest::test_runner::TestRunner::new(cases(RUNS));
     let store = RefCell::new(store);
     let written = Cell::new(0_u32);
@@ -122,15 +130,18 @@ fn rows_of_others_are_read_or_refused() {
                 written.set(written.get() + 1);
             }
         }
-        match runtime.block_on(store.borrow_mut().observe(LIMIT)) {
-            Observed::Seen(observation) => {
-                prop_assert_eq!(observation.records.len(), 1);
-            }
-            Observed::Unknown(unknown) => {
-                prop_assert!(!unknown.message.contains('\n'), "{:?}", unknown);
-            }
-            other => prop_assert!(false, "{other:?}"),
+        let mut store = store.borrow_mut();
+        let observed = runtime.block_on(store.observe(LIMIT));
+        match &observed {
+            Observed::Seen(observation) => prop_assert_eq!(observation.records.len(), 1),
+            Observed::Unknown(_) => {}
+            Observed::NoSchema => prop_assert!(false, "{observed:?}"),
         }
+        rows::observed(observed);
+        rows::renewed(&runtime.block_on(store.check(&term, LIMIT)));
+        let status = runtime.block_on(store.status(None, LIMIT));
+        let history = runtime.block_on(store.history(None, None, LIMIT));
+        rows::shown(status, history);
         Ok(())
     });
     tried.expect("read or refused");

@@ -133,6 +133,19 @@ fn the_command_may_be_any_bytes() {
 }
 
 #[test]
+fn a_url_that_is_not_utf_8_shows_no_password() {
+    use std::os::unix::ffi::OsStringExt;
+    let url = b"postgres://u:s3cr\xe9t@h/db?sslmode=require".to_vec();
+    let line = ["leasewrap".into(), "--db".into(), OsString::from_vec(url)];
+    let Err(Refused::Usage(error)) = parse(&line, &|_| None) else {
+        panic!("it was read");
+    };
+    let said = error.to_string();
+    let named = said.starts_with("--db: ") && said.contains("is not UTF-8");
+    assert!(named && !said.contains("s3cr"), "{said}");
+}
+
+#[test]
 fn a_subcommand_is_one_only_in_the_first_place() {
     assert!(matches!(
         read(&["completions", "bash"], &[]),

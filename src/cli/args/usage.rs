@@ -36,8 +36,12 @@ impl UsageError {
         for word in options.unwrap_or_default().iter().skip(1) {
             let Some(text) = word.to_str() else {
                 let text = word.to_string_lossy();
-                let (flag, seen) = text.split_once('=').unwrap_or((before, &text));
-                return Self::value(flag, seen, NOT_UTF8);
+                let (flag, seen) = match text.split_once('=') {
+                    Some((flag, seen)) if flag.starts_with('-') => (flag, seen),
+                    // The equals sign of a URL, say.
+                    Some(_) | None => (before, &*text),
+                };
+                return Self::value(&shown(flag), seen, NOT_UTF8);
             };
             before = text;
         }

@@ -218,7 +218,18 @@ mod tests {
         assert_eq!(stop_signal("SIGRTMIN+1"), Ok(first + 1));
         assert_eq!(stop_signal("RTMAX-1"), Ok(libc::SIGRTMAX() - 1));
         for wrong in [
-            "", "0", "-1", "32", "65", "TREM", "RTMIN+99", "RTMIN-1", "RTMAX+1", "STOP", "CONT",
+            "",
+            "0",
+            "-1",
+            "32",
+            "65",
+            "TREM",
+            "RTMIN+99",
+            "RTMIN+2147483647",
+            "RTMIN-1",
+            "RTMAX+1",
+            "STOP",
+            "CONT",
             "SIG",
         ] {
             assert!(stop_signal(wrong).is_err(), "{wrong}");

@@ -94,3 +94,19 @@ fn recent_terms_are_bounded_and_end_when_the_next_begins() {
         Some((Some(at(70)), "released"))
     );
 }
+
+#[test]
+fn a_row_that_has_always_been_there_can_be_shown() {
+    let mut record = crate::cli::status::tests::lease(5, |_| {})
+        .slots
+        .remove(0)
+        .record;
+    record.held_for = Duration::MAX;
+    let seen = at(99);
+    let shown = Snapshot {
+        other: Some(Other { record, seen }),
+        ..standby()
+    };
+    let holder = shown.view(at(100)).holder.expect("a holder");
+    assert_eq!(holder.age_ms, u64::MAX);
+}

@@ -5,7 +5,7 @@ use sqlx::postgres::PgDatabaseError;
 
 use super::target::Target;
 use crate::lease::record::{Fault, Unknown};
-use crate::store::settings::SettingsError;
+use crate::store::settings::{self, SettingsError};
 
 /// What the server itself has said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,9 +190,17 @@ fn plain(error: &std::io::Error) -> String {
 
 /// Servers may say several lines; people are shown one.
 fn one_line(text: &str) -> String {
-    text.split('\n')
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
+    let lines = text.split('\n').map(str::trim);
+    let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+    settings::one_line(&lines.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_is_one_line_that_moves_no_cursor() {
+        assert_eq!(one_line("a\n\n  b\x1b[2J\n"), "a b\\u{1b}[2J");
+    }
 }

@@ -117,7 +117,7 @@ pub(super) fn service<'a>(
         return Ok(parameters);
     }
     Err(UrlError::new(
-        format!("the service {name:?} is in no service file"),
+        format!("the service {:?} is in no service file", url::shown(name)),
         "name one that is in ~/.pg_service.conf or in the file that PGSERVICEFILE names",
     ))
 }

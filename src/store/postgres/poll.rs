@@ -104,7 +104,8 @@ impl PgStore {
             self.look_up(&server.incarnation, deadline).await?;
         }
         let known = self.known.as_ref()?;
-        Some(known.known_for + (self.clock)().saturating_since(known.asked_at))
+        let since = (self.clock)().saturating_since(known.asked_at);
+        Some(known.known_for.saturating_add(since))
     }
 
     /// Asks how long it is known. Where it is not, the record of incarnations

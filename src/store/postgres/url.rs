@@ -31,7 +31,7 @@ impl UrlError {
         let shown = if keyword.contains("password") {
             "…"
         } else {
-            value
+            shown(value)
         };
         Self::new(format!("{keyword}={shown} cannot be used"), right)
     }
@@ -44,6 +44,17 @@ impl fmt::Display for UrlError {
 }
 
 impl std::error::Error for UrlError {}
+
+/// A part of what was written, as a message may repeat it. Where something is
+/// wrong with a question mark, an ampersand or a quote, the password is a part
+/// of what stands before it.
+pub(super) fn shown(part: &str) -> &str {
+    if part.to_ascii_lowercase().contains("password") {
+        "…"
+    } else {
+        part
+    }
+}
 
 /// What becomes of a keyword.
 enum Use {
@@ -266,15 +277,16 @@ fn parse_hosts(parameters: &mut Parameters, hosts: &str) -> Result<(), UrlError>
                 Some((name, port)) if port.starts_with(':') => (name, &port[1..]),
                 _ => {
                     return Err(UrlError::new(
-                        format!("the host {spec:?} has no end"),
+                        format!("the host {:?} has no end", shown(spec)),
                         "write an IPv6 address as [ADDRESS] or [ADDRESS]:PORT",
                     ));
                 }
             },
             None => match split_off(spec, ':') {
-                (_, Some(port)) if port.contains(':') => {
+                // Where the host was forgotten the password stands there.
+                (name, Some(port)) if port.contains(':') => {
                     return Err(UrlError::new(
-                        format!("the host {spec:?} has several colons"),
+                        format!("the host {:?} has several colons", format!("{name}:…")),
                         "write an IPv6 address as [ADDRESS] or [ADDRESS]:PORT",
                     ));
                 }
@@ -350,18 +362,19 @@ pub(super) fn parse_keywords(text: &str) -> Result<Parameters, UrlError> {
             ));
         };
         let keyword = keyword.trim_end();
-        let (value, after) = value(after.trim_start()).ok_or_else(|| {
-            UrlError::new(
-                format!("the value of {keyword:?} has no end"),
-                "close the quote, and write a backslash as \\\\",
-            )
-        })?;
+        // First, since a part of the password may stand there.
         if keyword.contains(char::is_whitespace) {
             return Err(UrlError::new(
                 "a keyword of the connection string has no value, or a value holds a space",
                 "quote values that hold spaces: KEYWORD='A VALUE'",
             ));
         }
+        let (value, after) = value(after.trim_start()).ok_or_else(|| {
+            UrlError::new(
+                format!("the value of {keyword:?} has no end"),
+                "close the quote, and write a backslash as \\\\",
+            )
+        })?;
         set(&mut parameters, keyword, value)?;
         rest = after.trim_start();
     }
@@ -494,9 +507,16 @@ mod tests {
             ("postgres://u:s3cret@h/db?sslcrl=/x", "sslcrl=/x"),
             ("postgres://u:s3cret@::1/db", "[ADDRESS]"),
             ("postgres://u:s3cret@[::1/db", "[ADDRESS]"),
+            ("postgres://u:s3:cret", "\"u:…\" has several colons"),
+            (
+                "postgres://[::1 password=s3cret",
+                "the host \"…\" has no end",
+            ),
+            ("postgres://h?sslcrl=/x?password=s3cret", "sslcrl=…"),
             ("postgres://h?sslmode", "NAME=VALUE"),
             ("host=h password='s3cret", "close the quote"),
             ("host=h password=a s3cret dbname=b", "quote values"),
+            ("host=h password=a s3cret dbname='b", "quote values"),
             ("host=h nonsense", "no value"),
         ];
         for (text, expected) in cases {
