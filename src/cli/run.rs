@@ -338,8 +338,7 @@ impl Prepared {
             teller,
         ));
         // What is still under way (a call, a watch) is of no use to anybody.
-        // Left to the end of the process, it costs nothing before.
-        std::mem::forget(runtime);
+        runtime.shutdown_background();
         outcome
     }
 }
