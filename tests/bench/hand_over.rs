@@ -108,14 +108,14 @@ impl End {
             Self::Cut | Self::HungServer => {
                 wrapper.waits() && ![Wrapper::Flock, Wrapper::Contained].contains(&wrapper)
             }
-            Self::Stolen => wrapper != Wrapper::Contained,
+            Self::Stolen => wrapper.waits() && wrapper != Wrapper::Contained,
         }
     }
 
-    /// Whether the next one comes only afterwards: one that does not wait, or
-    /// would wait for a file that is gone.
+    /// Whether the next one comes only afterwards: it would wait for a file
+    /// that is gone.
     fn is_before_the_next(self, wrapper: Wrapper) -> bool {
-        self == Self::Stolen && [Wrapper::Flock, Wrapper::Dislock].contains(&wrapper)
+        self == Self::Stolen && wrapper == Wrapper::Flock
     }
 
     /// Whether it is waited out, so that few runs have to do.

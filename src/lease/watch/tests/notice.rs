@@ -50,6 +50,16 @@ fn a_notice_frees_the_only_row_that_was_seen_and_is_in_no_doubt() {
     ] {
         assert_eq!(says(observation.clone(), &US), None, "{observation:?}");
     }
+    let above = Freed {
+        slot: Slot(1),
+        ..freed
+    };
+    let slot_one = Record {
+        slot: Slot(1),
+        ..held(5, 1)
+    };
+    let watch = watched(vec![(0, seen(vec![slot_one]))]);
+    assert_eq!(watch.freed(above, &US), None, "it is not among our slots");
     let two_slots = Contender { slots: 2, ..US };
     assert_eq!(says(seen(vec![held(5, 1)]), &two_slots), None);
     // One that had gone, and has come back.
