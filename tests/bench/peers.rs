@@ -1,7 +1,7 @@
 //! Figures, each side by side with its peer in one run: `cargo bench`, or one
 //! part of them: `cargo bench --bench peers -- start`, `hand-over`, `costs`,
 //! `fence`, `leases`, `standbys`, `failover`; by name alone `picture`, the ends
-//! of `hand-over` that the README's picture shows (in less than five minutes),
+//! of `hand-over` that the README's picture shows (in ten minutes),
 //! and `queue`, which fills 8 GiB.
 //!
 //! Every measure alternates between the contenders, so that whatever else the

@@ -1,9 +1,9 @@
 //! Passwords and services from files, as libpq keeps them (PostgreSQL manual,
 //! "The Password File" and "The Connection Service File").
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::url::{self, Parameters, UrlError};
@@ -30,7 +30,10 @@ pub(super) struct Wanted<'a> {
 
 /// Looks into the password file at `path`.
 pub(super) fn password(path: &Path, wanted: Wanted<'_>) -> Found {
-    let Ok(mut file) = File::open(path) else {
+    // A FIFO is not waited for until somebody writes to it.
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    let Ok(mut file) = options.open(path) else {
         return Found::Nothing;
     };
     match file.metadata() {
@@ -156,6 +159,9 @@ mod tests {
         assert_eq!(password(&path, WANTED), Found::TooOpen);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("chmod");
         assert_eq!(password(&path, WANTED), Found::Password("yes".to_owned()));
+        fs::remove_file(&path).expect("remove");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).expect("make a FIFO");
+        assert_eq!(password(&path, WANTED), Found::Nothing, "nobody waits");
     }
 
     #[test]
