@@ -54,13 +54,15 @@ impl Millionths {
         if !(0.0..=1.0).contains(&fraction) {
             return None;
         }
-        // Rounded up, so that what is checked is never less than what was meant.
+        // Rounded up, so that what is checked is never less than what was
+        // meant; but not for what the product is off by: 0.253157 gives
+        // 253157.00000000003.
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "within 0 to a million, checked above"
         )]
-        let millionths = (fraction * f64::from(MILLION)).ceil() as u32;
+        let millionths = (fraction * f64::from(MILLION) - 1e-6).ceil().max(0.0) as u32;
         Some(Self(millionths.min(MILLION)))
     }
 

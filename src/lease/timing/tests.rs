@@ -30,6 +30,16 @@ fn defaults_follow_the_ttl() {
 }
 
 #[test]
+fn a_jitter_of_whole_millionths_is_taken_as_it_is() {
+    for millionths in 0..=MILLION {
+        let typed = f64::from(millionths) / f64::from(MILLION);
+        assert_eq!(Millionths::new(typed), Some(Millionths(millionths)));
+    }
+    let more = Millionths::new(0.253_157_1);
+    assert_eq!(more, Some(Millionths(253_158)), "rounded up");
+}
+
+#[test]
 fn an_outage_of_eleven_seconds_is_ridden_out_at_the_defaults() {
     assert_eq!(
         timing(TimingOptions::default()).rides_out(),
