@@ -16,6 +16,9 @@ pub const TTL_SECONDS: u64 = 5;
 /// A wrapper.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wrapper {
+    /// These two look after a process tree, and know no lock.
+    Tini,
+    DumbInit,
     Flock,
     /// A session that holds an advisory lock, and runs the command by `\!`.
     Psql,
@@ -39,6 +42,8 @@ impl Wrapper {
     /// In tables.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Tini => "tini (no lock)",
+            Self::DumbInit => "dumb-init (no lock)",
             Self::Flock => "flock",
             Self::Psql => "psql, advisory lock",
             Self::Etcdctl => "etcdctl lock",
@@ -50,22 +55,26 @@ impl Wrapper {
 
     /// Whether it waits for a lock that is held.
     pub fn waits(self) -> bool {
-        self != Self::Dislock
+        ![Self::Tini, Self::DumbInit, Self::Dislock].contains(&self)
     }
 }
 
 impl<'a> Field<'a> {
     /// Looks who is there.
     pub fn new(server: &'a Server) -> Self {
-        let mut wrappers = vec![Wrapper::Flock, Wrapper::Psql];
+        let mut wrappers = Vec::new();
         let etcd = on_path("etcd")
             .and(on_path("etcdctl"))
             .map(|_| Etcd::start());
-        let rest = [
+        let all = [
+            (Wrapper::Tini, on_path("tini").is_some()),
+            (Wrapper::DumbInit, on_path("dumb-init").is_some()),
+            (Wrapper::Flock, true),
+            (Wrapper::Psql, true),
             (Wrapper::Etcdctl, etcd.is_some()),
             (Wrapper::Dislock, on_path("dislock").is_some()),
         ];
-        for (wrapper, there) in rest {
+        for (wrapper, there) in all {
             if there {
                 wrappers.push(wrapper);
             } else {
@@ -84,7 +93,7 @@ impl<'a> Field<'a> {
     /// The port of the server that keeps its locks, where there is one.
     pub fn port(&self, wrapper: Wrapper) -> Option<u16> {
         match wrapper {
-            Wrapper::Flock => None,
+            Wrapper::Tini | Wrapper::DumbInit | Wrapper::Flock => None,
             Wrapper::Etcdctl => self.etcd.as_ref().map(Etcd::port),
             Wrapper::Psql | Wrapper::Dislock | Wrapper::Leasewrap | Wrapper::Contained => {
                 Some(self.server.port())
@@ -117,8 +126,8 @@ impl<'a> Field<'a> {
                 let deleted = command.stdout(Stdio::null()).status();
                 assert!(deleted.expect("run etcdctl").success());
             }
-            // It does not wait: nobody would be there to take it.
-            Wrapper::Dislock => {}
+            // Nobody would wait to take it.
+            Wrapper::Tini | Wrapper::DumbInit | Wrapper::Dislock => {}
             Wrapper::Leasewrap | Wrapper::Contained => drop(self.server.psql(&format!(
                 "update leasewrap.lease set holder = gen_random_uuid(), token = token + 1,
                  released_at = clock_timestamp() where name = '{lock}'"
@@ -142,6 +151,16 @@ impl<'a> Field<'a> {
         let port = port.unwrap_or_default();
         let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
         let mut command = match wrapper {
+            Wrapper::Tini => {
+                let mut command = Command::new("tini");
+                command.args(["-s", "--"]).args(worker);
+                command
+            }
+            Wrapper::DumbInit => {
+                let mut command = Command::new("dumb-init");
+                command.args(worker);
+                command
+            }
             Wrapper::Flock => {
                 let mut command = Command::new("flock");
                 command.arg(run().dir().join(lock)).args(worker);

@@ -1,11 +1,16 @@
-//! What an idle holder and a standby cost: memory, statements, WAL.
+//! What an idle holder and a standby cost: memory, statements, WAL; and what
+//! of that the peers cost.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
+use crate::contenders::{Field, TTL_SECONDS, Wrapper};
+use crate::support::installation::on_path;
 use crate::support::leasewrap::{holder, lease_name};
+use crate::support::proc;
 use crate::support::server::{Options, Server};
-use crate::support::wait::until;
+use crate::support::wait::{SOON, until};
+use crate::support::witness::{Log, Stamp, ms_between};
 
 /// Renewals that are counted.
 const RENEWALS: i64 = 40;
@@ -13,9 +18,10 @@ const RENEWALS: i64 = 40;
 /// Everything in turn.
 pub fn measure(server: &Server) {
     println!("\ncosts");
-    memory(server);
+    field(&Field::new(server));
     renewals(server);
     standby();
+    renewals_of_dislock();
 }
 
 fn pss_kib(pid: i32) -> u64 {
@@ -25,22 +31,83 @@ fn pss_kib(pid: i32) -> u64 {
         .unwrap_or(0)
 }
 
-fn memory(server: &Server) {
-    let leasewrap = holder(&server.url(), &lease_name("memory"))
-        .worker(&["sleep", "60"])
-        .spawn();
-    leasewrap.wait_event("acquired");
-    // Until the listener is there too.
-    until("it listens", Duration::from_secs(5), || {
-        (server.psql("select count(*) from pg_stat_activity where query like 'listen%' or query like 'LISTEN%'")
-            != "0")
-            .then_some(())
-    });
-    let (keeper, guard) = (pss_kib(leasewrap.pid()), pss_kib(leasewrap.guard()));
+/// What each keeps beside its worker: memory while it holds, and the program.
+fn field(field: &Field<'_>) {
     println!(
-        "memory while holding (PSS): keeper {keeper} KiB + guard {guard} KiB = {:.2} MiB (aim: at most 5)",
-        (keeper + guard) as f64 / 1024.0
+        "{:<34} {:>12} {:>12}",
+        "beside a worker that sleeps", "PSS in MiB", "program, kB"
     );
+    for wrapper in &field.wrappers {
+        let (name, log) = (lease_name("memory"), Log::new());
+        let mut command = field.command(*wrapper, &name, &log.worker(&[]));
+        let mut child = command.spawn().expect("start a contender");
+        // Until the listener is there too, where there is one.
+        let enough = |stamps: &[Stamp]| {
+            let last = stamps.last().map_or(0, |stamp| stamp.at_ns);
+            stamps
+                .first()
+                .is_some_and(|first| ms_between(first.at_ns, last) > 2_000.0)
+        };
+        let worker = until("the worker has worked for a while", SOON, || {
+            let stamps = log.stamps();
+            enough(&stamps).then(|| stamps[0].pid)
+        });
+        let pid = i32::try_from(child.id()).expect("a pid");
+        // In a PID namespace the worker has another pid: its name says it.
+        let is_worker = |pid: i32| pid == worker || proc::comm(pid).as_deref() == Some("witness");
+        let mut beside = proc::descendants(pid);
+        beside.retain(|pid| !is_worker(*pid));
+        beside.push(pid);
+        let pss: u64 = beside.iter().map(|pid| pss_kib(*pid)).sum();
+        let program = fs::metadata(format!("/proc/{pid}/exe")).map_or(0, |program| program.len());
+        #[expect(clippy::cast_precision_loss, reason = "some MiB")]
+        let pss = pss as f64 / 1024.0;
+        println!("{:<34} {pss:>12.2} {:>12}", wrapper.name(), program / 1000);
+        drop(log);
+        let _ended = child.wait();
+    }
+    println!("(aim: leasewrap at most 5 MiB; the program of dislock is Python's alone)");
+}
+
+/// Statements and WAL for each renewal of the peer that keeps a lease in
+/// Postgres, as the server logs them.
+fn renewals_of_dislock() {
+    if on_path("dislock").is_none() {
+        return;
+    }
+    let server = Server::with(Options::default().set("log_statement", "all"));
+    let field = Field::new(&server);
+    let (name, log) = (lease_name("renewals"), Log::new());
+    let mut command = field.command(Wrapper::Dislock, &name, &log.worker(&[]));
+    let mut child = command.spawn().expect("start dislock");
+    log.wait_newer(-1, SOON);
+    let wal = || -> f64 {
+        let lsn = server.psql("select pg_current_wal_insert_lsn() - '0/0'");
+        lsn.parse().unwrap_or(f64::NAN)
+    };
+    let counts = || {
+        let log = server.log();
+        let statements =
+            log.matches("LOG:  statement:").count() + log.matches("LOG:  execute ").count();
+        // Each look of ours is one.
+        (
+            statements - log.matches("pg_current_wal_insert_lsn").count(),
+            log.matches("SET expire_at =").count(),
+        )
+    };
+    server.psql("checkpoint");
+    let (before, from) = (counts(), wal());
+    std::thread::sleep(Duration::from_secs(4 * TTL_SECONDS));
+    let (to, after) = (wal(), counts());
+    #[expect(clippy::cast_precision_loss, reason = "some tens of statements")]
+    let (statements, renewals) = ((after.0 - before.0) as f64, (after.1 - before.1) as f64);
+    println!(
+        "dislock: {:.1} statements and {:.0} bytes of WAL per renewal (n = {renewals})",
+        statements / renewals,
+        (to - from) / renewals
+    );
+    drop(log);
+    let _ended = child.wait();
 }
 
 fn renewals(server: &Server) {
