@@ -223,7 +223,7 @@ impl Watch {
             above,
             from_unreleased: record.is_some_and(|record| !record.released),
             in_doubt: self.has_doubt(contender, observation),
-            furthest: self.slots.values().map(|seen| seen.furthest.0).max(),
+            furthest: self.furthest(),
             basis,
         })
     }
@@ -258,9 +258,14 @@ impl Watch {
             above: Vec::new(),
             from_unreleased: false,
             in_doubt: false,
-            furthest: self.slots.values().map(|seen| seen.furthest.0).max(),
+            furthest: self.furthest(),
             basis: Basis::Released,
         })
+    }
+
+    /// The largest token that was ever seen.
+    fn furthest(&self) -> Option<Token> {
+        self.slots.values().map(|seen| seen.furthest.0).max()
     }
 
     /// The slots that the contender may use, and their rows.
