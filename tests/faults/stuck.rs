@@ -127,38 +127,38 @@ fn kept_until_it_ends(scene: &Scene, holder: &Leasewrap, token: i64, mut frozen:
     assert!(after_ms < 5_000.0, "the lease was not released");
 }
 
-#[test]
-fn a_stuck_process_keeps_the_lease_through_a_stop() {
+/// What `strike` does to a holder with a stuck process passes its lease on
+/// only when that one has ended; it then exits with `code`.
+fn keeps_the_lease(fault: &str, code: i32, strike: impl FnOnce(&Scene, &Leasewrap, i64)) {
     let Some(frozen) = Frozen::new() else { return };
-    let scene = Scene::new("stuck-stop", SHORT);
+    let scene = Scene::new(fault, SHORT);
     let (holder, token) = stuck(&scene, &frozen);
     let _standby = scene.stand_by(&shared().url());
-    holder.signal(libc::SIGTERM);
+    strike(&scene, &holder, token);
     kept_until_it_ends(&scene, &holder, token, frozen);
-    holder.end().code(137);
+    holder.end().code(code);
+}
+
+#[test]
+fn a_stuck_process_keeps_the_lease_through_a_stop() {
+    keeps_the_lease("stuck-stop", 137, |_, holder, _| {
+        holder.signal(libc::SIGTERM);
+    });
 }
 
 #[test]
 fn a_stuck_process_keeps_the_lease_when_the_guard_is_killed() {
-    let Some(frozen) = Frozen::new() else { return };
-    let scene = Scene::new("stuck-guard-sigkill", SHORT);
-    let (holder, token) = stuck(&scene, &frozen);
-    let _standby = scene.stand_by(&shared().url());
-    sys::kill(holder.guard(), libc::SIGKILL);
-    kept_until_it_ends(&scene, &holder, token, frozen);
-    holder.end().code(125);
+    keeps_the_lease("stuck-guard-sigkill", 125, |_, holder, _| {
+        sys::kill(holder.guard(), libc::SIGKILL);
+    });
 }
 
 #[test]
 fn a_stuck_process_keeps_the_lease_after_the_workers_own_end() {
-    let Some(frozen) = Frozen::new() else { return };
-    let scene = Scene::new("stuck-left-behind", SHORT);
-    let (holder, token) = stuck(&scene, &frozen);
-    let _standby = scene.stand_by(&shared().url());
-    let worker = until("the worker", SOON, || {
-        scene.log.processes(token).first().copied()
+    keeps_the_lease("stuck-left-behind", 137, |scene, _, token| {
+        let worker = until("the worker", SOON, || {
+            scene.log.processes(token).first().copied()
+        });
+        sys::kill(worker, libc::SIGKILL);
     });
-    sys::kill(worker, libc::SIGKILL);
-    kept_until_it_ends(&scene, &holder, token, frozen);
-    holder.end().code(137);
 }
