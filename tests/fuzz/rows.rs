@@ -3,9 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use leasewrap::lease::ids::{HolderId, Slot, Token};
-use leasewrap::lease::record::{Observed, Term};
-use leasewrap::store::admin::Admin;
+use leasewrap::lease::record::Observed;
 use leasewrap::store::{AnyStore, Store};
 use proptest::prelude::*;
 
@@ -113,11 +111,6 @@ fn rows_of_others_are_read_or_refused() {
             holder, acquired_at, renewed_at, expires_at)
         values ('fuzzed', 0, 7, 1, '30 s', 'x', '', 'x', gen_random_uuid(), now(), now(), now())",
     );
-    let term = Term {
-        slot: Slot(0),
-        holder: HolderId(uuid::Uuid::nil()),
-        token: Token(7),
-    };
     let mut runner = proptest::test_runner::TestRunner::new(cases(RUNS));
     let store = RefCell::new(store);
     let written = Cell::new(0_u32);
@@ -138,10 +131,7 @@ fn rows_of_others_are_read_or_refused() {
             Observed::NoSchema => prop_assert!(false, "{observed:?}"),
         }
         rows::observed(observed);
-        rows::renewed(&runtime.block_on(store.check(&term, LIMIT)));
-        let status = runtime.block_on(store.status(None, LIMIT));
-        let history = runtime.block_on(store.history(None, None, LIMIT));
-        rows::shown(status, history);
+        rows::asked(&runtime, &mut store, LIMIT);
         Ok(())
     });
     tried.expect("read or refused");

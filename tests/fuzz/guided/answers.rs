@@ -15,13 +15,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use leasewrap::lease::ids::{HolderId, LeaseName, Slot, Token};
-use leasewrap::lease::record::Term;
+use leasewrap::lease::ids::LeaseName;
 use leasewrap::lease::time::BootInstant;
-use leasewrap::store::admin::Admin;
 use leasewrap::store::settings::{Given, Surroundings};
 use leasewrap::store::{AnyStore, Store, StoreSettings};
-use properties::{SECRET, rows};
+use properties::{SECRET, rows, take};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -109,13 +107,6 @@ fn row(cells: &Row) -> Vec<u8> {
         body.extend(cell.iter().flatten());
     }
     message(b'D', &body)
-}
-
-/// Takes `length` bytes, or those that there are.
-fn take<'a>(data: &mut &'a [u8], length: usize) -> &'a [u8] {
-    let (taken, rest) = data.split_at(length.min(data.len()));
-    *data = rest;
-    taken
 }
 
 /// The answer to whatever is asked.
@@ -246,13 +237,6 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     *ANSWER.lock().expect("no panic") = answer(data);
     SCENE.with_borrow_mut(|Scene { runtime, store }| {
         rows::observed(runtime.block_on(store.observe(LIMIT)));
-        let term = Term {
-            slot: Slot(0),
-            holder: HolderId(uuid::Uuid::nil()),
-            token: Token(7),
-        };
-        rows::renewed(&runtime.block_on(store.check(&term, LIMIT)));
-        let status = runtime.block_on(store.status(None, LIMIT));
-        rows::shown(status, runtime.block_on(store.history(None, None, LIMIT)));
+        rows::asked(runtime, store, LIMIT);
     });
 });

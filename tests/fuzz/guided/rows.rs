@@ -12,13 +12,11 @@ mod properties;
 use std::cell::RefCell;
 use std::time::Duration;
 
-use leasewrap::lease::ids::{HolderId, LeaseName, Slot, Token};
-use leasewrap::lease::record::Term;
+use leasewrap::lease::ids::LeaseName;
 use leasewrap::lease::time::BootInstant;
-use leasewrap::store::admin::Admin;
 use leasewrap::store::settings::{Given, Surroundings};
 use leasewrap::store::{AnyStore, Store, StoreSettings};
-use properties::rows;
+use properties::{rows, take};
 use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection};
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -118,13 +116,6 @@ impl Scene {
     }
 }
 
-/// Takes `length` bytes, or those that there are.
-fn take<'a>(data: &mut &'a [u8], length: usize) -> &'a [u8] {
-    let (taken, rest) = data.split_at(length.min(data.len()));
-    *data = rest;
-    taken
-}
-
 fn byte(data: &mut &[u8]) -> Option<u8> {
     take(data, 1).first().copied()
 }
@@ -198,13 +189,6 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         scene.write(sql);
         let Scene { runtime, store, .. } = scene;
         rows::observed(runtime.block_on(store.observe(LIMIT)));
-        let term = Term {
-            slot: Slot(0),
-            holder: HolderId(uuid::Uuid::nil()),
-            token: Token(7),
-        };
-        rows::renewed(&runtime.block_on(store.check(&term, LIMIT)));
-        let status = runtime.block_on(store.status(None, LIMIT));
-        rows::shown(status, runtime.block_on(store.history(None, None, LIMIT)));
+        rows::asked(runtime, store, LIMIT);
     });
 });

@@ -11,6 +11,8 @@ use leasewrap::lease::timing::Chance;
 use leasewrap::wire::attach::{FromAttach, ToAttach, version_of};
 use leasewrap::wire::{FromGuard, Hello, NotStarted, ToGuard, VERSION, WorkerEnd};
 
+use super::take;
+
 const HELLO: Hello = Hello {
     version: VERSION,
     time_namespace: 4,
@@ -55,14 +57,11 @@ impl<'a> Iterator for Script<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let (&[kind, later], rest) = self.0.split_first_chunk::<2>()?;
+        self.0 = rest;
         let later = Duration::from_millis(u64::from(later) * u64::from(later));
         let step = if kind < 192 {
-            let length = usize::from(kind).min(rest.len());
-            let (frame, rest) = rest.split_at(length);
-            self.0 = rest;
-            Step::Frame(frame)
+            Step::Frame(take(&mut self.0, usize::from(kind)))
         } else {
-            self.0 = rest;
             Step::Happens(kind - 192)
         };
         Some((later, step))

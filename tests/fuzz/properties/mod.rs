@@ -18,6 +18,13 @@ pub fn gives_it_away(data: &[u8]) -> bool {
         .any(|part| part == SECRET.as_bytes())
 }
 
+/// Takes `length` bytes, or those that there are.
+pub fn take<'a>(data: &mut &'a [u8], length: usize) -> &'a [u8] {
+    let (taken, rest) = data.split_at(length.min(data.len()));
+    *data = rest;
+    taken
+}
+
 /// What people may read of what others have said: one line that moves no
 /// cursor, and shows no password.
 #[track_caller]

@@ -8,13 +8,15 @@ use leasewrap::cli::terms::terms;
 use leasewrap::cli::timeline;
 use leasewrap::http::metrics::Metrics;
 use leasewrap::http::snapshot::{Other, Recent, Snapshot};
-use leasewrap::lease::ids::{Label, LeaseName, Value};
+use leasewrap::lease::ids::{HolderId, Label, LeaseName, Slot, Token, Value};
 use leasewrap::lease::keeper::Phase;
-use leasewrap::lease::record::{Observation, Observed, Renewed, Unknown};
+use leasewrap::lease::record::{Observation, Observed, Renewed, Term, Unknown};
 use leasewrap::lease::time::BootInstant;
 use leasewrap::lease::timing::Chance;
 use leasewrap::lease::watch::{Contender, Takeover, Verdict, Watch};
-use leasewrap::store::admin::{HistoryEvent, LeaseStatus, Seen};
+use leasewrap::store::admin::{Admin, HistoryEvent, LeaseStatus, Seen};
+use leasewrap::store::{AnyStore, Store};
+use tokio::runtime::Runtime;
 
 use super::{answers, one_line};
 
@@ -34,8 +36,20 @@ pub fn observed(observed: Observed) {
     }
 }
 
+/// What else is asked: one's own row, `status` and `history`.
+pub fn asked(runtime: &Runtime, store: &mut AnyStore, limit: Duration) {
+    let term = Term {
+        slot: Slot(0),
+        holder: HolderId(uuid::Uuid::nil()),
+        token: Token(7),
+    };
+    renewed(&runtime.block_on(store.check(&term, limit)));
+    let status = runtime.block_on(store.status(None, limit));
+    shown(status, runtime.block_on(store.history(None, None, limit)));
+}
+
 /// What one's own row has shown.
-pub fn renewed(renewed: &Renewed) {
+fn renewed(renewed: &Renewed) {
     if let Renewed::Unknown(unknown) = renewed {
         unreadable(unknown);
     }
@@ -113,7 +127,7 @@ fn a_page_shows(observation: &Observation) {
 
 /// `status` and `history` show whatever stands there, in lines that move no
 /// cursor.
-pub fn shown(
+fn shown(
     status: Result<Seen<Vec<LeaseStatus>>, Unknown>,
     history: Result<Seen<Vec<HistoryEvent>>, Unknown>,
 ) {
