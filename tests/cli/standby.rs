@@ -118,7 +118,12 @@ fn the_log_says_so_at_the_first_second_fourth_attempt() {
         .sh("true")
         .spawn();
     for (count, attempt) in [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16)] {
-        assert_eq!(second.wait_events("waiting", count)["attempts"], attempt);
+        let told = second.wait_events("waiting", count)["attempts"].as_u64();
+        // A notification makes it look once more before it says so.
+        assert!(
+            told.is_some_and(|told| (attempt..2 * attempt).contains(&told)),
+            "{told:?} for {attempt}"
+        );
     }
 }
 

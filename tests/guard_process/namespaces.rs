@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use leasewrap::sys::process;
-use leasewrap::sys::tree::{children, stat};
+use leasewrap::sys::tree::children;
 use leasewrap::wire::{FromGuard, NotStarted, ToGuard, WorkerEnd};
 
 use crate::support::{
@@ -37,7 +37,14 @@ fn inits(guard: i32) -> Vec<i32> {
     let mut found = Vec::new();
     let lister = children::Lister::new();
     lister.children(guard, 1, &mut found);
-    found.retain(|pid| stat::read(*pid).is_some_and(|found| found.name == "lw-init"));
+    found.retain(|pid| {
+        // Not the maker, which has the same name as long as it is there.
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.starts_with("Name:\tlw-init\n")
+            && status
+                .lines()
+                .any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"))
+    });
     found
 }
 

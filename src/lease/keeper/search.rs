@@ -142,7 +142,10 @@ impl Polls {
         let due = match self.told {
             None => true,
             Some((poll, _)) if poll == self.sent => false,
-            Some((_, told_at)) => self.sent.is_power_of_two() || at >= told_at + TELL_EVERY,
+            // A power of two may have passed unsaid, its answer being out of date.
+            Some((poll, told_at)) => {
+                self.sent.checked_ilog2() > poll.checked_ilog2() || at >= told_at + TELL_EVERY
+            }
         };
         if due {
             self.told = Some((self.sent, at));

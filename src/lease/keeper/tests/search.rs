@@ -148,6 +148,21 @@ fn of_one_poll_it_is_said_once_that_it_waits() {
     assert_eq!(waits(&desk), [1]);
 }
 
+#[test]
+fn a_power_of_two_that_passed_unsaid_is_made_up_for() {
+    let mut desk = Desk::new(config());
+    desk.sees(vec![held(5, 1)]);
+    assert_eq!(desk.wakes(), [OBSERVE]);
+    // The second answer is out of date before it is there.
+    assert_eq!(desk.hears(Event::Changed(None)), []);
+    assert_eq!(desk.sees(vec![held(5, 2)]), [OBSERVE]);
+    desk.sees(vec![held(5, 3)]);
+    assert_eq!(waits(&desk), [1, 3]);
+    desk.wakes();
+    desk.sees(vec![held(5, 4)]);
+    assert_eq!(waits(&desk), [1, 3, 4]);
+}
+
 /// One that has held the lease, lost it, and stands by again; a precheck was
 /// under way.
 fn rejoined() -> Desk {
