@@ -43,6 +43,25 @@ fn view(builder: Builder, descriptors: &[(i32, i32)]) -> String {
 }
 
 #[test]
+fn nobody_in_the_callers_group_is_hung_up() {
+    // A group without job control, and somebody in it who is stopped: there
+    // the kernel's eye is on whoever ends.
+    let script = "
+        trap 'echo hung up' HUP
+        sleep 1000 & kill -STOP $!
+        for start in $(seq 40); do \"$@\" || echo \"start $start: $?\"; done
+        kill -KILL $!";
+    let started = Command::new("setsid")
+        .args(["-w", "sh", "-c", script, "sh"])
+        .arg(binary())
+        .args(["-q", "--pid-namespace", "--name", &lease_name("hang-up")])
+        .args(["--db", &shared().url(), "--", "true"])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&started.stdout), "");
+}
+
+#[test]
 fn a_worker_sees_no_other_difference() {
     if !is_root() {
         // Below a user namespace its capabilities, and others' files, differ.
