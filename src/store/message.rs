@@ -1,5 +1,6 @@
 //! Messages to a database: SQL with named places, and the rows that come back.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use futures_util::TryStreamExt;
@@ -14,6 +15,17 @@ pub(in crate::store) type Values<'a> = [(&'a str, &'a str)];
 /// into. `::` is a cast and `:=` an assignment; a place without a value stays,
 /// and Postgres refuses it.
 pub(in crate::store) fn fill(sql: &str, values: &Values<'_>) -> String {
+    fill_by(sql, |place| {
+        let value = values.iter().find(|(name, _)| *name == place);
+        value.map(|(_, value)| Cow::Borrowed(*value))
+    })
+}
+
+/// The same, with the values that `value` has.
+pub(in crate::store) fn fill_by<'a>(
+    sql: &str,
+    mut value: impl FnMut(&str) -> Option<Cow<'a, str>>,
+) -> String {
     let mut filled = String::with_capacity(sql.len() + 256);
     let mut rest = sql;
     while let Some(at) = rest.find(':') {
@@ -28,10 +40,9 @@ pub(in crate::store) fn fill(sql: &str, values: &Values<'_>) -> String {
         let end = name
             .find(|c: char| !c.is_ascii_lowercase() && c != '_')
             .unwrap_or(name.len());
-        let value = values.iter().find(|(place, _)| *place == &name[..end]);
-        match value {
-            Some((_, value)) if end > 0 => filled.push_str(value),
-            _ => {
+        match value(&name[..end]) {
+            Some(value) => filled.push_str(&value),
+            None => {
                 let _always_ok = write!(filled, ":{}", &name[..end]);
             }
         }

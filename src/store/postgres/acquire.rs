@@ -6,15 +6,15 @@ use super::fault::{Failure, LOCK_NOT_AVAILABLE, QUERY_CANCELED, UNIQUE_VIOLATION
 use super::link::Rows;
 use super::row::{self, Cells, Columns, timeline};
 use super::{PgStore, Tell, sql};
-use crate::lease::ids::{Label, Slot, Value};
-use crate::lease::record::{Acquire, Acquired, Expected, Observation, Refusal, Terms};
+use crate::lease::ids::Slot;
+use crate::lease::record::{Acquire, Acquired, Expected, Refusal};
 use crate::store::Timed;
 use crate::store::deadline::Deadline;
 use crate::store::message::above;
 
 /// Whether to wait for whoever locks the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Locked {
+pub(super) enum Locked {
     Refuse,
     Wait,
 }
@@ -191,62 +191,9 @@ impl PgStore {
         Ok(closed.then(|| who(&rows)))
     }
 
-    /// A session looks up in the catalogs what a statement names when it meets
-    /// it first: half of what a first acquisition takes. A standby has the time
-    /// for it before the lease is free: it sends an acquisition of a slot that
-    /// there cannot be, which locks and changes nothing.
-    pub(super) async fn warm_up(&mut self, seen: &Observation, deadline: Deadline) {
-        let Some(held) = seen.records.iter().find(|record| !record.released) else {
-            return;
-        };
-        let (Ok(label), Ok(value)) = (Label::new("standby"), Value::new("")) else {
-            return;
-        };
-        let Some(holder) = held.holder.filter(|_| self.link.is_cold()) else {
-            return;
-        };
-        let request = Acquire {
-            slot: held.slot,
-            slots: 1,
-            above: Vec::new(),
-            holder,
-            expected: Expected::Unchanged {
-                token: held.token,
-                revision: held.revision,
-                incarnation: held.incarnation.clone(),
-            },
-            server_incarnation: seen.server.incarnation.clone(),
-            in_doubt: false,
-            furthest: None,
-            from_unreleased: false,
-            terms: Terms {
-                ttl: held.ttl,
-                takeover_delay: held.takeover_delay,
-                hold_at_least: Duration::ZERO,
-                label,
-                value,
-            },
-        };
-        let tell = self.teller();
-        // Either of the first two keeps a row from being taken; the lock is one
-        // that nobody else asks for.
-        let nobodys = rand::random::<i32>().to_string();
-        let nothing = [
-            ("slot", "-1"),
-            ("not_after", "timestamptz '-infinity'"),
-            ("advisory_key", nobodys.as_str()),
-        ];
-        let build = |store: &Self, left| {
-            let built = store.acquisition(&request, Locked::Refuse, left, tell, &nothing);
-            format!("{}{built}", sql::POLL)
-        };
-        // Whether it worked shows when it counts.
-        let _reply = self.call_once(deadline, build).await;
-    }
-
     /// The message of an acquisition; what stands in `instead` goes before
     /// what the request says.
-    fn acquisition(
+    pub(super) fn acquisition(
         &self,
         request: &Acquire,
         locked: Locked,
@@ -259,24 +206,19 @@ impl PgStore {
             Locked::Wait => "",
         };
         let (acquire, values) = self.taking(request, left, tell);
-        let values = values.iter().map(|(name, value)| (*name, value.as_str()));
-        let values: Vec<(&str, &str)> = instead
-            .iter()
-            .copied()
-            .chain(values)
-            .chain([("nowait", nowait)])
-            .collect();
+        let mut values: Vec<(&str, &str)> = [instead, &sql::borrowed(&values)].concat();
+        values.push(("nowait", nowait));
         let parts = [sql::LIMITS, sql::ONE_AT_A_TIME, sql::LOCK_ROW, &acquire];
         self.message(&parts, &values, left)
     }
 
     /// The statement that takes, and what it compares and writes.
-    fn taking(
+    pub(super) fn taking(
         &self,
         request: &Acquire,
         left: Duration,
         tell: Tell,
-    ) -> (String, Vec<(&'static str, String)>) {
+    ) -> (String, sql::Owned) {
         let terms = &request.terms;
         let (take, token, revision, row_incarnation) = match &request.expected {
             Expected::Missing => (sql::TAKE_NEW, String::new(), String::new(), String::new()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::fault::Failure;
 use super::link::Rows;
 use super::row::{self, Cells, Columns};
-use super::{PgStore, PgWatch, sql};
+use super::{PgStore, PgWatch, Tell, sql};
 use crate::lease::ids::{Incarnation, Token};
 use crate::lease::record::{
     Acquire, Acquired, Fault, Grant, Loss, Observed, Released, Renewed, Term, Terms, Unknown,
@@ -30,16 +30,17 @@ impl Store for PgStore {
 
     async fn renew(&mut self, term: &Term, terms: &Terms, limit: Duration) -> Timed<Renewed> {
         let deadline = Deadline::new(self.clock, limit);
+        let known = self.link.is_ours();
         let answer = self
             .call(deadline, |store, left| {
                 // A session of our own keeps a limit for every statement.
-                let parts: &[&str] = if store.link.is_ours() {
-                    &[sql::RENEW]
+                let before: &[&str] = if store.link.is_ours() {
+                    &[]
                 } else {
-                    &[sql::LIMITS, sql::RENEW]
+                    &[sql::LIMITS]
                 };
-                let same_token = format!("l.token = {}", term.token.0);
-                store.renewal(parts, term, &same_token, terms, left)
+                let (renew, values) = renewing(sql::OF_TERM, term, terms.ttl);
+                store.message_of(before, &renew, &values, left)
             })
             .await;
         let sent_at = answer.sent_at;
@@ -54,6 +55,10 @@ impl Store for PgStore {
             Err(Failure::Refused(refused)) if refused.is_gone() => Renewed::Lost(Loss::Missing),
             Err(failure) => Renewed::Unknown(self.given_up(failure)),
         };
+        if let (true, Renewed::Granted { grant, .. }) = (known, &reply) {
+            self.get_ready_to_hold(term, &grant.incarnation, deadline)
+                .await;
+        }
         Timed { sent_at, reply }
     }
 
@@ -64,13 +69,15 @@ impl Store for PgStore {
             holder: request.holder,
             token: Token(0),
         };
-        // Any token, but only where the acquisition was to be.
-        let same_server = sql::text(&request.server_incarnation.0);
-        let same_server = format!("at.incarnation = {same_server}");
+        let (renew, mut values) = renewing(sql::OF_ATTEMPT, &term, request.terms.ttl);
+        values.push((
+            "server_incarnation",
+            sql::text(&request.server_incarnation.0),
+        ));
         let answer = self
             .call(deadline, |store, left| {
-                let parts = [sql::LIMITS, sql::ONE_AT_A_TIME, sql::RENEW];
-                store.renewal(&parts, &term, &same_server, &request.terms, left)
+                let before = [sql::LIMITS, sql::ONE_AT_A_TIME];
+                store.message_of(&before, &renew, &values, left)
             })
             .await;
         let sent_at = answer.sent_at;
@@ -106,8 +113,7 @@ impl Store for PgStore {
         incarnation: &Incarnation,
         limit: Duration,
     ) -> Released {
-        let same_token = format!("l.token = {}", term.token.0);
-        self.give_back(&[sql::LIMITS], term, &same_token, incarnation, limit)
+        self.give_back(&[sql::LIMITS], sql::OF_TERM, term, incarnation, limit)
             .await
     }
 
@@ -123,7 +129,7 @@ impl Store for PgStore {
         while let Some(within) = looks.next().await {
             let incarnation = &attempt.incarnation;
             last = self
-                .give_back(&parts, &term, "true", incarnation, within.left())
+                .give_back(&parts, "true", &term, incarnation, within.left())
                 .await;
             if last == Released::Done {
                 break;
@@ -146,33 +152,20 @@ impl Store for PgStore {
 }
 
 impl PgStore {
-    /// The message of a renewal of the row that `same_token` admits.
-    fn renewal(
-        &self,
-        parts: &[&str],
-        term: &Term,
-        same_token: &str,
-        terms: &Terms,
-        left: Duration,
-    ) -> String {
-        let (slot, holder) = (term.slot.to_string(), sql::text(&term.holder.to_string()));
-        let ttl = sql::interval(terms.ttl);
-        let values = [
-            ("slot", slot.as_str()),
-            ("holder", &holder),
-            ("same_token", same_token),
-            ("ttl", &ttl),
-        ];
-        self.message(parts, &values, left)
-    }
-
     async fn check_until(&mut self, term: &Term, deadline: Deadline) -> Renewed {
         let slot = term.slot.to_string();
+        let known = self.link.is_ours();
         let build = |store: &Self, left| store.message(&[sql::CHECK], &[("slot", &slot)], left);
         let answer = self.call(deadline, build).await;
         let checked = answer.reply.and_then(|rows| self.checked(&rows, term));
         match checked {
-            Ok(reply) => reply,
+            Ok(reply) => {
+                if let (true, Renewed::Granted { grant, .. }) = (known, &reply) {
+                    self.get_ready_to_hold(term, &grant.incarnation, deadline)
+                        .await;
+                }
+                reply
+            }
             Err(Failure::Refused(refused)) if refused.is_gone() => Renewed::Lost(Loss::Missing),
             Err(failure) => Renewed::Unknown(self.given_up(failure)),
         }
@@ -194,31 +187,16 @@ impl PgStore {
     async fn give_back(
         &mut self,
         before: &[&str],
+        same_row: &str,
         term: &Term,
-        same_token: &str,
         incarnation: &Incarnation,
         limit: Duration,
     ) -> Released {
         let deadline = Deadline::new(self.clock, limit);
-        let (slot, holder) = (term.slot.to_string(), sql::text(&term.holder.to_string()));
-        let incarnation = sql::text(&incarnation.0);
         let answer = self
             .call_telling(deadline, self.teller(), |store, left, tell| {
-                let [told, quiet] = tell.values();
-                let values = [
-                    ("slot", slot.as_str()),
-                    ("holder", &holder),
-                    ("same_token", same_token),
-                    ("incarnation", &incarnation),
-                    told,
-                    quiet,
-                ];
-                let release = sql::fill(
-                    sql::RELEASE,
-                    &tell.fragments(sql::TELL_GIVEN, sql::NOTE_GIVEN),
-                );
-                let parts: Vec<&str> = before.iter().copied().chain([release.as_str()]).collect();
-                store.message(&parts, &values, left)
+                let (release, values) = giving(same_row, term, incarnation, tell);
+                store.message_of(before, &release, &values, left)
             })
             .await;
         let released = answer.reply.and_then(|rows| released(&rows));
@@ -228,6 +206,40 @@ impl PgStore {
             Err(failure) => Released::Unknown(self.given_up(failure)),
         }
     }
+}
+
+/// The statement that renews the row that `same_row` admits.
+pub(super) fn renewing(same_row: &str, term: &Term, ttl: Duration) -> (String, sql::Owned) {
+    let renew = sql::fill(sql::RENEW, &[("same_row", same_row)]);
+    let mut values = of_term(term);
+    values.push(("ttl", sql::interval(ttl)));
+    (renew, values)
+}
+
+/// The statement that gives back the row that `same_row` admits.
+pub(super) fn giving(
+    same_row: &str,
+    term: &Term,
+    incarnation: &Incarnation,
+    tell: Tell,
+) -> (String, sql::Owned) {
+    let [tells, note] = tell.fragments(sql::TELL_GIVEN, sql::NOTE_GIVEN);
+    let release = sql::fill(sql::RELEASE, &[("same_row", same_row), tells, note]);
+    let mut values = of_term(term);
+    values.push(("incarnation", sql::text(&incarnation.0)));
+    values.extend(
+        tell.values()
+            .map(|(place, value)| (place, value.to_owned())),
+    );
+    (release, values)
+}
+
+fn of_term(term: &Term) -> sql::Owned {
+    vec![
+        ("slot", term.slot.to_string()),
+        ("holder", sql::text(&term.holder.to_string())),
+        ("token", term.token.to_string()),
+    ]
 }
 
 /// What a renewal's answer says; `None` where it was the term's row when the

@@ -37,6 +37,10 @@ pub(super) const QUERY_CANCELED: &str = "57014";
 pub(super) const UNIQUE_VIOLATION: &str = "23505";
 /// Also said when the queue of notifications is full.
 pub(super) const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
+/// Nothing of this name is prepared: somebody has said `DISCARD ALL`, say.
+pub(super) const NO_SUCH_STATEMENT: &str = "26000";
+/// Also said where what is prepared would have other columns by now.
+pub(super) const NOT_SUPPORTED: &str = "0A000";
 /// There is no right to it.
 pub(super) const RIGHT_MISSING: &str = "42501";
 /// A server in recovery, or `default_transaction_read_only`.

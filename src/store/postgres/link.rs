@@ -2,6 +2,7 @@
 //! sqlx leaves open: several hosts, time limits, servers in recovery, modes
 //! of TLS that fall back, poolers.
 
+use std::mem::replace;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -11,7 +12,9 @@ use sqlx::{ConnectOptions, Row};
 use tokio::time::{sleep, timeout};
 
 use super::fault::{Failure, INVALID_AUTHORIZATION, PROTOCOL_VIOLATION};
+use super::prepared::{Names, Prepared, Statement};
 use super::settings::PgSettings;
+use super::sql;
 use super::target::{Attributes, Target};
 use crate::lease::record::{Fault, Unknown};
 use crate::store::deadline::Deadline;
@@ -39,8 +42,24 @@ struct Open {
     connection: PgConnection,
     target: Target,
     session: Session,
-    /// It has been shown what an acquisition needs.
-    warm: bool,
+    prepared: Prepared,
+    /// It was made ready to be a standby's.
+    ready_to_take: bool,
+    /// And a holder's.
+    ready_to_hold: bool,
+}
+
+impl Open {
+    fn new(connection: PgConnection, target: &Target, session: Session) -> Self {
+        Self {
+            connection,
+            target: target.clone(),
+            session,
+            prepared: Prepared::default(),
+            ready_to_take: false,
+            ready_to_hold: false,
+        }
+    }
 }
 
 /// Whether the server's session is ours alone.
@@ -95,12 +114,52 @@ impl Link {
         version.is_some_and(|version| version >= 140_000)
     }
 
-    /// Whether the session is ours and has not been warmed up: true once.
-    pub(super) fn is_cold(&mut self) -> bool {
-        match &mut self.open {
-            Some(open) if open.session == Session::Ours => !std::mem::replace(&mut open.warm, true),
-            Some(_) | None => false,
+    /// Whether the session is ours and was not made ready to take a lease:
+    /// true once.
+    pub(super) fn gets_ready_to_take(&mut self) -> bool {
+        self.ours()
+            .is_some_and(|open| !replace(&mut open.ready_to_take, true))
+    }
+
+    /// The same, to hold one.
+    pub(super) fn gets_ready_to_hold(&mut self) -> bool {
+        self.ours()
+            .is_some_and(|open| !replace(&mut open.ready_to_hold, true))
+    }
+
+    fn ours(&mut self) -> Option<&mut Open> {
+        let open = self.open.as_deref_mut();
+        open.filter(|open| open.session == Session::Ours)
+    }
+
+    /// A message that prepares statements, and what to keep where it works.
+    pub(super) fn preparation(&mut self, statements: &[Statement]) -> (String, Names) {
+        match self.open.as_mut() {
+            Some(open) => open.prepared.prepare(statements),
+            None => Prepared::default().prepare(statements),
         }
+    }
+
+    /// They are prepared.
+    pub(super) fn keep_prepared(&mut self, names: Names) {
+        if let Some(open) = &mut self.open {
+            open.prepared.keep(names);
+        }
+    }
+
+    /// One statement of a message: by its name, where it is prepared.
+    pub(super) fn statement(&self, sql: &str, values: &sql::Values<'_>) -> String {
+        let open = self.open.as_deref();
+        open.filter(|open| !open.prepared.is_empty())
+            .and_then(|open| open.prepared.execute(&Statement::new(sql, values)))
+            .unwrap_or_else(|| sql::fill(sql, values))
+    }
+
+    /// Takes it that nothing is prepared; whether anything was.
+    pub(super) fn forget_prepared(&mut self) -> bool {
+        self.open
+            .as_mut()
+            .is_some_and(|open| open.prepared.forget())
     }
 
     /// Whether a pooler was found.
@@ -315,25 +374,14 @@ async fn open_session(
             .await
         {
             Ok(connection) => {
-                let session = Session::Marked(mark);
-                return Ok(Open {
-                    warm: false,
-                    connection,
-                    target: target.clone(),
-                    session,
-                });
+                return Ok(Open::new(connection, target, Session::Marked(mark)));
             }
             Err(error) if refuses_options(&error, target) => {}
             Err(error) => return Err(error),
         }
     }
     let connection = options.connect().await?;
-    Ok(Open {
-        warm: false,
-        connection,
-        target: target.clone(),
-        session: Session::Pooled,
-    })
+    Ok(Open::new(connection, target, Session::Pooled))
 }
 
 /// Settings for a session that is ours: a mark that proves it, a limit for

@@ -5,8 +5,8 @@
 //! | `url`, `passfile`, `target`, `settings` | where the server is and how to log in, by libpq's rules |
 //! | `link`, `fault` | one connection, with limits; what an error means |
 //! | `schema.sql`, `schema` | tables, triggers and functions; their set-up |
-//! | `sql`, `row` | the statements, and how their answers are read |
-//! | `calls`, `poll`, `acquire` | the trait's calls |
+//! | `sql`, `prepared`, `row` | the statements, which of them a session knows, and how their answers are read |
+//! | `calls`, `poll`, `acquire`, `ready` | the trait's calls, and making a session ready for them |
 //! | `listener` | `LISTEN`, in a connection of its own |
 //! | `admin`, `protect`, `doctor` | what operators ask |
 //! | `selftest`, `hop` | what the self-test does: to rows of its own, and to a line |
@@ -21,7 +21,9 @@ mod link;
 mod listener;
 mod passfile;
 mod poll;
+mod prepared;
 mod protect;
+mod ready;
 mod row;
 mod schema;
 mod selftest;
@@ -32,7 +34,9 @@ pub mod url;
 
 use std::time::Duration;
 
-use self::fault::{Failure, PROGRAM_LIMIT_EXCEEDED, RIGHT_MISSING};
+use self::fault::{
+    Failure, NO_SUCH_STATEMENT, NOT_SUPPORTED, PROGRAM_LIMIT_EXCEEDED, RIGHT_MISSING,
+};
 pub use self::hop::{Hop, Place};
 use self::link::{Link, Rows};
 pub use self::listener::PgWatch;
@@ -92,6 +96,31 @@ impl PgStore {
     /// A message made of `parts`, with `values` and those that all need; where
     /// `values` do not say who tells of a change, the trigger does.
     fn message(&self, parts: &[&str], values: &sql::Values<'_>, limit: Duration) -> String {
+        let statement = |part: &str, values: &sql::Values<'_>| self.link.statement(part, values);
+        self.composed(parts, values, limit, statement).concat()
+    }
+
+    /// The same of a statement, with its values, behind other parts.
+    fn message_of(
+        &self,
+        before: &[&str],
+        statement: &str,
+        values: &sql::Owned,
+        limit: Duration,
+    ) -> String {
+        let parts = [before, &[statement]].concat();
+        self.message(&parts, &sql::borrowed(values), limit)
+    }
+
+    /// What `made` makes of each of `parts`, with `values` and those that all
+    /// need.
+    fn composed<T>(
+        &self,
+        parts: &[&str],
+        values: &sql::Values<'_>,
+        limit: Duration,
+        made: impl Fn(&str, &sql::Values<'_>) -> T,
+    ) -> Vec<T> {
         let (name, why) = (sql::text(self.name.as_str()), sql::text(&self.why));
         let schema = self.link.settings().schema();
         let (names, advisory) = (
@@ -111,16 +140,16 @@ impl PgStore {
         let names = names.iter().map(|(place, value)| (*place, value.as_str()));
         let values = values.iter().copied().chain(Tell::Trigger.values());
         let all: Vec<(&str, &str)> = values.chain(common).chain(names).collect();
-        let composed = sql::fill(
-            &parts.concat(),
-            &[
-                ("row_columns", sql::ROW_COLUMNS),
-                ("seen_columns", sql::SEEN_COLUMNS),
-                ("session_mark", sql::SESSION_MARK),
-                ("identity", self.identity()),
-            ],
-        );
-        sql::fill(&composed, &all)
+        let fragments = [
+            ("row_columns", sql::ROW_COLUMNS),
+            ("seen_columns", sql::SEEN_COLUMNS),
+            ("session_mark", sql::SESSION_MARK),
+            ("identity", self.identity()),
+        ];
+        let parts = parts.iter();
+        parts
+            .map(|part| made(&sql::fill(part, &fragments), &all))
+            .collect()
     }
 
     /// Connects and sends a message once; when it was sent, and the answer.
@@ -141,11 +170,21 @@ impl PgStore {
             let reply = self.link.send(message, deadline).await;
             match &reply {
                 Ok(rows) => self.see_mark(rows),
+                // It was changed from outside, or what it was made for.
+                Err(Failure::Refused(refused))
+                    if matches!(refused.code.as_str(), NO_SUCH_STATEMENT | NOT_SUPPORTED)
+                        && self.link.forget_prepared() =>
+                {
+                    continue;
+                }
                 // Not open to this role, or on this server.
                 Err(Failure::Refused(refused))
                     if self.plain_identity
                         && self.link.is_open()
-                        && matches!(refused.code.as_str(), RIGHT_MISSING | "0A000" | "42883") =>
+                        && matches!(
+                            refused.code.as_str(),
+                            RIGHT_MISSING | NOT_SUPPORTED | "42883"
+                        ) =>
                 {
                     self.plain_identity = false;
                     continue;

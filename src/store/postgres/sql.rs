@@ -7,7 +7,18 @@
 
 use std::time::Duration;
 
-pub(super) use crate::store::message::{Values, fill};
+pub(super) use crate::store::message::{Values, fill, fill_by};
+
+/// The place of a value, and the value.
+pub(super) type Owned = Vec<(&'static str, String)>;
+
+/// The same, for [`fill`].
+pub(super) fn borrowed(values: &Owned) -> Vec<(&str, &str)> {
+    values
+        .iter()
+        .map(|(place, value)| (*place, value.as_str()))
+        .collect()
+}
 
 /// A value as a literal. The `E''` form means the same whatever
 /// `standard_conforming_strings` says; our types hold no NUL.
@@ -192,12 +203,12 @@ pub(super) const TAKE_NEW: &str = "
 
 /// Tells listeners, as a column of what a change returns.
 pub(super) const TELL: &str =
-    ", pg_notify('leasewrap_' || md5(:schema_text || ' ' || :name), ':slot')::text as told";
+    ", pg_notify('leasewrap_' || md5(:schema_text || ' ' || :name), :slot::text)::text as told";
 
 /// The same for a release. Whoever has seen the row need not look again: it
 /// may try to take what it would see. Not where the row is kept for somebody.
 pub(super) const TELL_GIVEN: &str =
-    ", pg_notify('leasewrap_' || md5(:schema_text || ' ' || :name), ':slot' || case
+    ", pg_notify('leasewrap_' || md5(:schema_text || ' ' || :name), :slot::text || case
         when l.reserved_for is null then ' ' || l.token || ' ' || l.revision else '' end)::text
         as told";
 
@@ -234,6 +245,13 @@ where l.name = :name and l.slot = :slot
 /// Which sessions hold the row, for people.
 pub(super) const LOCKERS: &str = "select who from :schema.lockers(:name, :slot)";
 
+/// `:same_row` of a term: the row has its token.
+pub(super) const OF_TERM: &str = "l.token = :token";
+
+/// `:same_row` of an acquisition without an answer: any token, but only where
+/// it was to be.
+pub(super) const OF_ATTEMPT: &str = "at.incarnation = :server_incarnation";
+
 /// Renews: compares holder, token, not closed, not released. Always one row;
 /// without `revision` nothing was renewed, and the `seen_` columns say why
 /// (as of the statement's start).
@@ -249,7 +267,7 @@ renewed as (
     set revision = l.revision + 1, renewed_at = at.now, expires_at = at.now + :ttl,
         ttl = :ttl, incarnation = at.incarnation
     from at
-    where l.name = :name and l.slot = :slot and l.holder = :holder and :same_token
+    where l.name = :name and l.slot = :slot and l.holder = :holder and :same_row
         and l.released_at is null and (l.closed_token is null or l.closed_token < l.token)
     returning l.token, l.revision, l.incarnation,
         l.request_token, l.request_kind, l.request_to
@@ -308,7 +326,7 @@ given as (
         reserved_until = case when l.request_token = l.token and l.request_to is not null
             then at.now + l.ttl end
     from at
-    where l.name = :name and l.slot = :slot and l.holder = :holder and :same_token
+    where l.name = :name and l.slot = :slot and l.holder = :holder and :same_row
         and l.released_at is null
     returning l.token, l.label:tell
 ):note
@@ -317,7 +335,7 @@ select exists (select from given) as given,
     l.token is not null and l.released_at is null as still
 from (values (1)) one
 left join :schema.lease l
-    on l.name = :name and l.slot = :slot and l.holder = :holder and :same_token;
+    on l.name = :name and l.slot = :slot and l.holder = :holder and :same_row;
 ";
 
 #[cfg(test)]

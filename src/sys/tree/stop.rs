@@ -3,10 +3,9 @@
 use std::collections::HashSet;
 
 use super::children::Lister;
-use super::process::Haste;
 use super::{Member, Signalled, signal_member, stat};
 use crate::lease::time::BootInstant;
-use crate::sys::clock;
+use crate::sys::{clock, process};
 
 /// The most processes that are named.
 const NAMED: usize = 16;
@@ -35,7 +34,10 @@ pub struct Stopped {
 /// In a PID namespace of their own, orphans are handed to its `init` instead,
 /// which is a child of this process and is left alone itself.
 pub fn stop_tree(signal: i32, until: BootInstant, init: Option<i32>) -> Stopped {
-    let _haste = Haste::make();
+    if !process::has_child() {
+        return Stopped::default();
+    }
+    let _haste = process::Haste::make();
     let mut walk = Walk {
         lister: Lister::new(),
         // The init counts as seen: so it gets nothing, and its children are

@@ -9,6 +9,7 @@ mod ledger;
 mod limits;
 mod login;
 mod pooled;
+mod prepared;
 mod rights;
 mod standbys;
 

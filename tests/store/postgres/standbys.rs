@@ -46,7 +46,7 @@ fn what_makes_a_standby_ready_to_take_locks_and_changes_nothing() {
         blocker.run(&format!("begin; {row} for no key update"));
         two.observe().await;
         // It was sent, and neither failed nor waited.
-        let sent = "select state from pg_stat_activity where query like '%for update nowait%' \
+        let sent = "select state from pg_stat_activity where query like '%execute leasewrap_%' \
                     and query not like '%pg_stat_activity%' \
                     and query like '/* leasewrap poll */%'";
         assert_eq!(server.psql(sent), "idle");
