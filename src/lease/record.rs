@@ -39,7 +39,8 @@ pub struct Record {
     pub expires_in: Duration,
     /// Since `acquired_at`, by the database's clock.
     pub held_for: Duration,
-    /// How long a released row still stays taken by its `--hold-at-least`.
+    /// How long its `--hold-at-least` keeps the row taken yet, also when it is
+    /// given back.
     pub held_back: Duration,
     /// For whom a step-down keeps the row, and for how long yet.
     pub reserved: Option<Reserved>,

@@ -75,11 +75,7 @@ pub(super) trait Columns {
         let ttl = self.duration("ttl")?;
         let held_for = self.duration("held_for")?;
         let hold_at_least = self.duration("hold_at_least")?;
-        let held_back = if released {
-            hold_at_least.saturating_sub(held_for)
-        } else {
-            Duration::ZERO
-        };
+        let held_back = hold_at_least.saturating_sub(held_for);
         let expires_in = self.duration("expires_in")?;
         let remaining = self.duration("reserved_in")?.min(ttl);
         let reserved = match self.text("reserved_for")? {

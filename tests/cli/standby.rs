@@ -148,6 +148,25 @@ fn it_starts_at_once_when_the_lease_is_released() {
 }
 
 #[test]
+fn a_release_that_is_told_is_held_back_all_the_same() {
+    let name = lease_name("held-back");
+    let first = holder(&shared().url(), &name)
+        .option("--hold-at-least", "1m")
+        .worker(&["sleep", "1000"])
+        .spawn();
+    first.wait_event("acquired");
+    let second = holder(&shared().url(), &name)
+        .option("--wait", "3s")
+        .sh("echo ran")
+        .spawn();
+    second.wait_event("waiting");
+    first.signal(libc::SIGTERM);
+    let ended = second.end().code(121);
+    assert_eq!(ended.out, "");
+    assert!(ended.says(&["keeps it taken"]), "{ended:?}");
+}
+
+#[test]
 fn it_polls_where_no_notification_comes() {
     let (first, name) = held();
     let log = Log::new();

@@ -25,7 +25,10 @@ pub(super) struct Acquiring {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Doing {
-    Asking,
+    /// Because a notification said that it is worthwhile, perhaps.
+    Asking {
+        told: bool,
+    },
     /// A poll is under way still, and there is only one call at a time.
     Waiting,
     Settling,
@@ -65,10 +68,30 @@ impl Ending {
 }
 
 impl Acquiring {
-    /// Sends an acquisition.
+    /// Sends an acquisition of what a look has shown.
     pub(super) fn ask(
         search: Search,
         candidate: Candidate,
+        context: &Context<'_>,
+        out: &mut Commands,
+    ) -> State {
+        Self::send(search, candidate, false, context, out)
+    }
+
+    /// Sends one of what a notification has told of.
+    pub(super) fn ask_at_once(
+        search: Search,
+        candidate: Candidate,
+        context: &Context<'_>,
+        out: &mut Commands,
+    ) -> State {
+        Self::send(search, candidate, true, context, out)
+    }
+
+    fn send(
+        search: Search,
+        candidate: Candidate,
+        told: bool,
         context: &Context<'_>,
         out: &mut Commands,
     ) -> State {
@@ -81,7 +104,7 @@ impl Acquiring {
         State::Acquiring(Self {
             search,
             attempt,
-            doing: Doing::Asking,
+            doing: Doing::Asking { told },
             ending: None,
         })
     }
@@ -130,7 +153,7 @@ impl Acquiring {
         match self.doing {
             Doing::Pausing { until } => Some(until),
             // Answered within its own limit.
-            Doing::Asking | Doing::Waiting | Doing::Settling => None,
+            Doing::Asking { .. } | Doing::Waiting | Doing::Settling => None,
         }
     }
 
@@ -140,7 +163,7 @@ impl Acquiring {
                 Doing::Pausing { until } if context.at() >= until => {
                     self.send_settle(context, out)
                 }
-                Doing::Pausing { .. } | Doing::Asking | Doing::Waiting | Doing::Settling => {
+                Doing::Pausing { .. } | Doing::Asking { .. } | Doing::Waiting | Doing::Settling => {
                     State::Acquiring(self)
                 }
             },
@@ -159,7 +182,7 @@ impl Acquiring {
             // What it says, settling says too.
             Event::Observed(_) | Event::Initialised(_) => match self.doing {
                 Doing::Waiting => self.send_settle(context, out),
-                Doing::Asking | Doing::Settling | Doing::Pausing { .. } => State::Acquiring(self),
+                Doing::Asking { .. } | Doing::Settling | Doing::Pausing { .. } => State::Acquiring(self),
             },
             // The next look will show it.
             Event::Changed(_)
@@ -181,9 +204,9 @@ impl Acquiring {
         context: &Context<'_>,
         out: &mut Commands,
     ) -> State {
-        if self.doing != Doing::Asking {
+        let Doing::Asking { told } = self.doing else {
             return State::Acquiring(self); // Not asked for.
-        }
+        };
         match (reply, self.ending.take()) {
             (Acquired::Granted(grant), ending) => {
                 self.ending = ending;
@@ -197,7 +220,7 @@ impl Acquiring {
             // sent has done nothing.
             (Acquired::Unknown(unknown), ending) if is_no(&unknown) => match ending {
                 Some(ending) => standby::end(ending.outcome, out),
-                None => Standby::failed(self.search, Call::Acquire, unknown, context, out),
+                None => Self::failed(self.search, unknown, told, context, out),
             },
             // It may have happened, or may yet happen. The next reply shows
             // the row; before that, there is no other attempt.
@@ -208,8 +231,24 @@ impl Acquiring {
             }
             (Acquired::Unknown(unknown), None) => {
                 self.search.haunted_by(self.attempt);
-                Standby::failed(self.search, Call::Acquire, unknown, context, out)
+                Self::failed(self.search, unknown, told, context, out)
             }
+        }
+    }
+
+    /// One that a notification caused had no look before it: it may have been
+    /// the first to find that an idle connection is gone. So there is a look
+    /// now; the next attempt comes after that, or waits.
+    fn failed(
+        search: Search,
+        unknown: Unknown,
+        told: bool,
+        context: &Context<'_>,
+        out: &mut Commands,
+    ) -> State {
+        match Standby::failed(search, Call::Acquire, unknown, context, out) {
+            State::Standby(standby) if told => standby.observe(false, context, out),
+            state => state,
         }
     }
 
@@ -342,7 +381,7 @@ impl Acquiring {
                 standby::end(ending.outcome.clone(), out)
             }
             // The answer comes within the limit of the call.
-            (Doing::Asking, _)
+            (Doing::Asking { .. }, _)
             // Twice at once.
             | (Doing::Waiting | Doing::Settling | Doing::Pausing { .. }, Some(_))
             // Nothing was asked to stop.

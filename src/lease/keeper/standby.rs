@@ -136,7 +136,9 @@ impl Standby {
             },
             Event::Changed(freed) => match self.doing {
                 Doing::Idle { .. } => match freed.and_then(|freed| self.freed(freed, context)) {
-                    Some(candidate) => Acquiring::ask(self.search, candidate, context, out),
+                    Some(candidate) => {
+                        Acquiring::ask_at_once(self.search, candidate, context, out)
+                    }
                     None => self.observe(false, context, out),
                 },
                 Doing::Observing { .. } | Doing::Initialising | Doing::Prechecking { .. } => {
@@ -186,7 +188,12 @@ impl Standby {
         }
     }
 
-    fn observe(mut self, initialised: bool, context: &Context<'_>, out: &mut Commands) -> State {
+    pub(super) fn observe(
+        mut self,
+        initialised: bool,
+        context: &Context<'_>,
+        out: &mut Commands,
+    ) -> State {
         self.look_again = false;
         self.search.polls.sent += 1;
         self.doing = Doing::Observing { initialised };

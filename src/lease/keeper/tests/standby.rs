@@ -119,6 +119,19 @@ fn a_release_that_is_told_is_tried_without_another_look() {
 }
 
 #[test]
+fn a_failure_of_what_was_told_brings_a_look_at_once_and_only_one() {
+    let mut desk = Desk::new(config());
+    desk.sees(vec![held(5, 1)]);
+    acquisition(&desk.hears(freed(5, 2)));
+    // The connection was gone; nothing is wrong with the database.
+    let unknown = Acquired::Unknown(no_answer());
+    assert_eq!(desk.acquired(second(0), unknown.clone()), [OBSERVE]);
+    // What a look has caused waits, as ever.
+    acquisition(&desk.sees(vec![released(5, 2)]));
+    assert_eq!(desk.acquired(second(0), unknown), []);
+}
+
+#[test]
 fn what_is_told_is_looked_at_where_something_else_comes_first() {
     let told = |mut desk: Desk, seen: Vec<Record>, event: Event| {
         desk.sees(seen);
