@@ -130,6 +130,10 @@ impl<S: Store> Store for Metered<S> {
         reply
     }
 
+    async fn get_ready(&mut self, limit: Duration) {
+        self.store.get_ready(limit).await;
+    }
+
     fn because(&mut self, why: &str) {
         self.store.because(why);
     }

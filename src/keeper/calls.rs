@@ -42,6 +42,10 @@ pub struct Calls {
 /// The machine has one call under way at a time; the rest is for a check.
 const CALLS: usize = 4;
 
+/// What share of a call's limit the store has to make ready for the next: so
+/// much later that one may come.
+const READY_IN: u32 = 10;
+
 impl Calls {
     /// Hands `store` to a task of its own.
     pub fn start<S: Store + 'static>(mut store: S, terms: Terms) -> Self {
@@ -58,6 +62,9 @@ impl Calls {
                 finds.store(store.finds_lost_clients(), Ordering::Relaxed);
                 if answer.send(event).await.is_err() {
                     break;
+                }
+                if calls.is_empty() {
+                    store.get_ready(limit / READY_IN).await;
                 }
             }
         });

@@ -93,6 +93,10 @@ impl Store for AnyStore {
         either!(self, store => store.release_attempt(attempt, limit).await)
     }
 
+    async fn get_ready(&mut self, limit: Duration) {
+        either!(self, store => store.get_ready(limit).await);
+    }
+
     fn because(&mut self, why: &str) {
         either!(self, store => store.because(why));
     }

@@ -120,6 +120,13 @@ pub trait Store: Send {
         limit: Duration,
     ) -> impl Future<Output = Released> + Send;
 
+    /// Makes ready for what may be called next, where there is time: an answer
+    /// was given, and nothing else waits. What does not work does not matter.
+    fn get_ready(&mut self, limit: Duration) -> impl Future<Output = ()> + Send {
+        let _ = limit;
+        async {}
+    }
+
     /// Why the next acquisition or release is made, for the history: a few
     /// words. They stay until others are given.
     fn because(&mut self, why: &str);

@@ -81,6 +81,9 @@ impl PgStore {
         let answer = loop {
             let build = |store: &Self, left| store.acquisition(request, locked, left, tell, &[]);
             let answer = self.call_once(deadline, build).await;
+            if locked == Locked::Refuse && is_locked(&answer.reply) {
+                break answer;
+            }
             match self.tell_less(tell, &answer.reply) {
                 Some(less) => tell = less,
                 None => break answer,
@@ -296,6 +299,11 @@ fn token_rule(request: &Acquire) -> (String, String) {
     };
     let floor = format!("greatest({floor}, {seen}::bigint)");
     (floor, "0".to_owned())
+}
+
+/// Whether a lock could not be had at once.
+fn is_locked(reply: &Result<Rows, Failure>) -> bool {
+    matches!(reply, Err(Failure::Refused(refused)) if refused.code == LOCK_NOT_AVAILABLE)
 }
 
 fn acquired(rows: &Rows) -> Result<Acquired, Failure> {

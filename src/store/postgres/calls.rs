@@ -30,7 +30,7 @@ impl Store for PgStore {
 
     async fn renew(&mut self, term: &Term, terms: &Terms, limit: Duration) -> Timed<Renewed> {
         let deadline = Deadline::new(self.clock, limit);
-        let known = self.link.is_ours();
+        let known = self.link.own_session();
         let answer = self
             .call(deadline, |store, left| {
                 // A session of our own keeps a limit for every statement.
@@ -55,9 +55,8 @@ impl Store for PgStore {
             Err(Failure::Refused(refused)) if refused.is_gone() => Renewed::Lost(Loss::Missing),
             Err(failure) => Renewed::Unknown(self.given_up(failure)),
         };
-        if let (true, Renewed::Granted { grant, .. }) = (known, &reply) {
-            self.get_ready_to_hold(term, &grant.incarnation, deadline)
-                .await;
+        if let Renewed::Granted { grant, .. } = &reply {
+            self.holds(known, term, &grant.incarnation);
         }
         Timed { sent_at, reply }
     }
@@ -138,6 +137,10 @@ impl Store for PgStore {
         last
     }
 
+    async fn get_ready(&mut self, limit: Duration) {
+        self.make_ready(limit).await;
+    }
+
     fn because(&mut self, why: &str) {
         why.clone_into(&mut self.why);
     }
@@ -154,15 +157,14 @@ impl Store for PgStore {
 impl PgStore {
     async fn check_until(&mut self, term: &Term, deadline: Deadline) -> Renewed {
         let slot = term.slot.to_string();
-        let known = self.link.is_ours();
+        let known = self.link.own_session();
         let build = |store: &Self, left| store.message(&[sql::CHECK], &[("slot", &slot)], left);
         let answer = self.call(deadline, build).await;
         let checked = answer.reply.and_then(|rows| self.checked(&rows, term));
         match checked {
             Ok(reply) => {
-                if let (true, Renewed::Granted { grant, .. }) = (known, &reply) {
-                    self.get_ready_to_hold(term, &grant.incarnation, deadline)
-                        .await;
+                if let Renewed::Granted { grant, .. } = &reply {
+                    self.holds(known, term, &grant.incarnation);
                 }
                 reply
             }

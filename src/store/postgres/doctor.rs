@@ -22,7 +22,7 @@ select current_setting('server_version_num')::bigint as version,
     current_setting('transaction_read_only') = 'on' as read_only,
     current_user::text as role,
     current_database()::text as database,
-    coalesce(current_setting('leasewrap.session', true), '') as session,
+    :session_mark,
     current_setting('synchronous_commit') as synchronous_commit,
     current_setting('fsync') = 'on' as fsync,
     current_setting('full_page_writes') = 'on' as full_page_writes,
@@ -118,8 +118,7 @@ impl PgStore {
         let deadline = Deadline::new(self.clock, limit);
         let rows = self.doctor(SERVER, deadline).await;
         let facts = rows.and_then(|rows| server(&rows));
-        let (session, mut facts) = self.read(facts)?;
-        self.link.saw_mark(&session);
+        let mut facts = self.read(facts)?;
         facts.pooled = self.link.is_pooled();
         facts.incarnation_readable = match self.doctor(INCARNATION, deadline).await {
             Ok(_) => true,
@@ -286,10 +285,10 @@ fn words(rows: &Rows, column: &str) -> Result<Vec<String>, Failure> {
         .collect()
 }
 
-/// The session's mark, and the facts; what other messages tell is left open.
-fn server(rows: &Rows) -> Result<(String, ServerFacts), Failure> {
+/// The facts; what other messages tell is left open.
+fn server(rows: &Rows) -> Result<ServerFacts, Failure> {
     let cells = first(rows)?;
-    let facts = ServerFacts {
+    Ok(ServerFacts {
         version: cells.there("version")?,
         version_text: cells.words("version_text")?,
         in_recovery: cells.flag("in_recovery")?,
@@ -303,6 +302,5 @@ fn server(rows: &Rows) -> Result<(String, ServerFacts), Failure> {
         synchronous_standby_names: cells.words("synchronous_standby_names")?,
         queue_percent: cells.there("queue_percent")?,
         incarnation_readable: false,
-    };
-    Ok((cells.words("session")?, facts))
+    })
 }

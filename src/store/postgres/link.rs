@@ -36,6 +36,8 @@ pub(super) struct Link {
     last: Option<String>,
     /// Our settings do not reach the session: there is a pooler in between.
     pooled: bool,
+    /// How many there have been.
+    connections: u64,
 }
 
 struct Open {
@@ -55,7 +57,7 @@ impl Open {
             connection,
             target: target.clone(),
             session,
-            prepared: Prepared::default(),
+            prepared: Prepared::new(),
             ready_to_take: false,
             ready_to_hold: false,
         }
@@ -67,8 +69,8 @@ impl Open {
 pub(super) enum Session {
     /// It was opened with this mark; if the mark can be seen, it is ours.
     Marked(String),
-    /// The mark was seen.
-    Ours,
+    /// The mark was seen, in the session that this says.
+    Ours(String),
     /// It belongs to a pooler.
     Pooled,
 }
@@ -81,6 +83,7 @@ impl Link {
             open: None,
             last: None,
             pooled: false,
+            connections: 0,
         }
     }
 
@@ -101,9 +104,13 @@ impl Link {
     /// Whether the session is known to be ours, with the limits that it was
     /// opened with.
     pub(super) fn is_ours(&self) -> bool {
-        self.open
-            .as_ref()
-            .is_some_and(|open| open.session == Session::Ours)
+        self.own_session().is_some()
+    }
+
+    /// A session that is known to be ours, by the number of its connection.
+    pub(super) fn own_session(&self) -> Option<u64> {
+        let open = self.open.as_ref()?;
+        matches!(open.session, Session::Ours(_)).then_some(self.connections)
     }
 
     /// Whether the server has `client_connection_check_interval`: PostgreSQL 14
@@ -129,15 +136,14 @@ impl Link {
 
     fn ours(&mut self) -> Option<&mut Open> {
         let open = self.open.as_deref_mut();
-        open.filter(|open| open.session == Session::Ours)
+        open.filter(|open| matches!(open.session, Session::Ours(_)))
     }
 
     /// A message that prepares statements, and what to keep where it works.
-    pub(super) fn preparation(&mut self, statements: &[Statement]) -> (String, Names) {
-        match self.open.as_mut() {
-            Some(open) => open.prepared.prepare(statements),
-            None => Prepared::default().prepare(statements),
-        }
+    /// Only where the session is ours.
+    pub(super) fn preparation(&mut self, statements: &[Statement]) -> Option<(String, Names)> {
+        let open = self.ours()?;
+        Some(open.prepared.prepare(statements))
     }
 
     /// They are prepared.
@@ -167,17 +173,23 @@ impl Link {
         self.pooled
     }
 
-    /// Tells what the server has seen of the session's mark.
-    pub(super) fn saw_mark(&mut self, seen: &str) {
-        if let Some(open) = &mut self.open
-            && let Session::Marked(mark) = &open.session
-        {
-            if mark == seen {
-                open.session = Session::Ours;
-            } else {
-                open.session = Session::Pooled;
-                self.pooled = true;
-            }
+    /// Tells what the server has seen of the session: its mark, and its
+    /// process. A pooler may hand the mark on to many.
+    pub(super) fn saw_session(&mut self, mark_seen: &str, process: &str) {
+        let Some(open) = &mut self.open else {
+            return;
+        };
+        let ours = match &open.session {
+            Session::Marked(mark) => mark == mark_seen,
+            Session::Ours(before) => before == process,
+            Session::Pooled => return,
+        };
+        if ours {
+            open.session = Session::Ours(process.to_owned());
+        } else {
+            open.session = Session::Pooled;
+            open.prepared.forget();
+            self.pooled = true;
         }
     }
 
@@ -189,6 +201,7 @@ impl Link {
         let targets = self.targets()?;
         let several = targets.len() > 1;
         let open = race(targets, several, &self.plan(), deadline).await?;
+        self.connections += 1;
         self.last = Some(open.target.shown.clone());
         self.pooled |= open.session == Session::Pooled;
         self.open = Some(Box::new(open));
@@ -402,14 +415,19 @@ pub(super) fn marked(
     ])
 }
 
-/// Whether PgBouncer does not like the start-up parameter `options`.
+/// What else poolers say to the start-up parameter `options`: PgBouncer, and
+/// the RDS Proxy (its "Limitations" name it).
+const OPTIONS_REFUSED: [&str; 2] = ["startup parameter", "command-line options"];
+
+/// Whether a pooler does not like the start-up parameter `options`.
 pub(super) fn refuses_options(error: &sqlx::Error, target: &Target) -> bool {
     match Failure::of(error, target) {
         Failure::Refused(refused) => {
             !target.own_options
-                && (refused.code == PROTOCOL_VIOLATION
-                    || refused.message.contains("startup parameter"))
-                && refused.message.contains("parameter")
+                && ((refused.code == PROTOCOL_VIOLATION && refused.message.contains("parameter"))
+                    || OPTIONS_REFUSED
+                        .iter()
+                        .any(|words| refused.message.contains(words)))
         }
         Failure::Unanswered(_) => false,
     }

@@ -35,11 +35,13 @@ pub mod url;
 use std::time::Duration;
 
 use self::fault::{
-    Failure, NO_SUCH_STATEMENT, NOT_SUPPORTED, PROGRAM_LIMIT_EXCEEDED, RIGHT_MISSING,
+    Failure, LOCK_NOT_AVAILABLE, NO_SUCH_STATEMENT, NOT_SUPPORTED, PROGRAM_LIMIT_EXCEEDED,
+    QUERY_CANCELED, RIGHT_MISSING,
 };
 pub use self::hop::{Hop, Place};
 use self::link::{Link, Rows};
 pub use self::listener::PgWatch;
+use self::ready::Wanted;
 pub use self::settings::{PgSettings, PgSource};
 pub use self::url::UrlError;
 use super::deadline::{Deadline, SeenTime};
@@ -59,6 +61,8 @@ pub struct PgStore {
     plain_identity: bool,
     /// Tell of our own changes ourselves.
     tells: bool,
+    /// What to make the session ready for when there is time.
+    wanted: Option<Box<Wanted>>,
 }
 
 /// How long the schema had known an incarnation when it was asked. (Not since
@@ -82,6 +86,7 @@ impl PgStore {
             known: None,
             plain_identity: true,
             tells: true,
+            wanted: None,
         }
     }
 
@@ -169,7 +174,7 @@ impl PgStore {
             let sent_at = (self.clock)();
             let reply = self.link.send(message, deadline).await;
             match &reply {
-                Ok(rows) => self.see_mark(rows),
+                Ok(rows) => self.see_session(rows),
                 // It was changed from outside, or what it was made for.
                 Err(Failure::Refused(refused))
                     if matches!(refused.code.as_str(), NO_SUCH_STATEMENT | NOT_SUPPORTED)
@@ -196,10 +201,15 @@ impl PgStore {
     }
 
     /// Where an answer shows the session's mark, the session is ours.
-    fn see_mark(&mut self, rows: &Rows) {
-        let mark = row::last(rows).and_then(|cells| row::Columns::text(&cells, "session"));
-        if let Ok(Some(mark)) = mark {
-            self.link.saw_mark(&mark);
+    fn see_session(&mut self, rows: &Rows) {
+        let Ok(cells) = row::last(rows) else {
+            return;
+        };
+        if let (Ok(mark), Ok(process)) = (
+            row::Columns::words(&cells, "session"),
+            row::Columns::words(&cells, "process"),
+        ) {
+            self.link.saw_session(&mark, &process);
         }
     }
 
@@ -230,8 +240,10 @@ impl PgStore {
     ) -> Timed<Result<Rows, Failure>> {
         let mut tell = first;
         loop {
+            // Time is left for less to be told.
+            let share = if tell == Tell::Ourselves { 2 } else { 1 };
             let answer = self
-                .call(deadline, |store, left| build(store, left, tell))
+                .call(deadline, |store, left| build(store, left / share, tell))
                 .await;
             match self.tell_less(tell, &answer.reply) {
                 Some(less) => tell = less,
@@ -260,12 +272,17 @@ impl PgStore {
         if refused.code == PROGRAM_LIMIT_EXCEEDED && tell != Tell::Nobody {
             return Some(Tell::Nobody);
         }
+        if tell != Tell::Ourselves {
+            return None;
+        }
         // Missing, or not ours to write.
-        if tell == Tell::Ourselves && refused.code.starts_with("42") {
+        if refused.code.starts_with("42") {
             self.tells = false;
             return Some(Tell::Trigger);
         }
-        None
+        // Of the row or of the history: somebody makes an index of it, say.
+        let locked = matches!(refused.code.as_str(), LOCK_NOT_AVAILABLE | QUERY_CANCELED);
+        locked.then_some(Tell::Trigger)
     }
 }
 

@@ -34,7 +34,7 @@ impl PgStore {
         match seen {
             Ok(mut observation) => {
                 observation.server.known_for = self.known_for(&observation.server, deadline).await;
-                self.get_ready_to_take(&observation, deadline).await;
+                self.may_take(&observation);
                 Observed::Seen(observation)
             }
             Err(failure) => Observed::Unknown(self.given_up(failure)),

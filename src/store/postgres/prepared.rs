@@ -72,15 +72,27 @@ impl Statement {
 }
 
 /// What a session has prepared: names by text.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Prepared {
     names: HashMap<String, String>,
+    /// In every name. A pooler that hands our start-up options on to sessions
+    /// that others use too makes those look like ours: there a name must mean
+    /// what we have prepared, or nothing.
+    mark: u64,
     /// How many names were given. None comes twice: a statement stays
     /// prepared where the rest of its message fails.
     given: u32,
 }
 
 impl Prepared {
+    pub(super) fn new() -> Self {
+        Self {
+            names: HashMap::new(),
+            mark: rand::random(),
+            given: 0,
+        }
+    }
+
     /// A message that executes the statement by its name, if it has one.
     pub(super) fn execute(&self, statement: &Statement) -> Option<String> {
         let name = self.names.get(&statement.text)?;
@@ -98,7 +110,7 @@ impl Prepared {
         let mut names = HashMap::new();
         for Statement { text, types, .. } in statements {
             self.given += 1;
-            let name = format!("leasewrap_{}", self.given);
+            let name = format!("leasewrap_{:016x}_{}", self.mark, self.given);
             let types = match types.as_slice() {
                 [] => String::new(),
                 types => format!(" ({})", types.join(", ")),
@@ -164,33 +176,47 @@ mod tests {
 
     #[test]
     fn only_what_was_prepared_word_for_word_is_executed_by_name() {
-        let mut prepared = Prepared::default();
+        let mut prepared = Prepared {
+            mark: 0xab,
+            ..Prepared::new()
+        };
         assert_eq!(prepared.execute(&statement("3", "E'a'")), None);
         let (message, names) = prepared.prepare(&[statement("-1", "E'a'")]);
-        assert!(message.contains("\nprepare leasewrap_1 (integer, bigint) as select E'a', $1"));
+        assert!(message.contains(
+            "\nprepare leasewrap_00000000000000ab_1 (integer, bigint) as select E'a', $1"
+        ));
         assert_eq!(prepared.execute(&statement("3", "E'a'")), None, "not yet");
         prepared.keep(names);
         assert_eq!(
             prepared.execute(&statement("3", "E'a'")).as_deref(),
-            Some("\nexecute leasewrap_1(3, 9);")
+            Some("\nexecute leasewrap_00000000000000ab_1(3, 9);")
         );
         assert_eq!(prepared.execute(&statement("3", "E'b'")), None);
         assert!(prepared.forget() && !prepared.forget());
         assert_eq!(prepared.execute(&statement("3", "E'a'")), None);
         let (message, _) = prepared.prepare(&[statement("3", "E'a'")]);
-        assert!(message.contains("\nprepare leasewrap_2 "));
+        assert!(message.contains("\nprepare leasewrap_00000000000000ab_2 "));
+    }
+
+    #[test]
+    fn no_two_sessions_use_the_same_name() {
+        let message = || Prepared::new().prepare(&[statement("3", "E'a'")]).0;
+        assert_ne!(message(), message());
     }
 
     #[test]
     fn a_statement_without_parameters_has_no_parentheses() {
-        let mut prepared = Prepared::default();
+        let mut prepared = Prepared {
+            mark: 0xab,
+            ..Prepared::new()
+        };
         let statement = Statement::new("select 1", &[]);
         let (message, names) = prepared.prepare(std::slice::from_ref(&statement));
-        assert!(message.ends_with("\nprepare leasewrap_1 as select 1;"));
+        assert!(message.ends_with("\nprepare leasewrap_00000000000000ab_1 as select 1;"));
         prepared.keep(names);
         assert_eq!(
             prepared.execute(&statement).as_deref(),
-            Some("\nexecute leasewrap_1;")
+            Some("\nexecute leasewrap_00000000000000ab_1;")
         );
     }
 }

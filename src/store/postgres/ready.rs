@@ -2,7 +2,8 @@
 //! the catalogs what a statement names when it meets it first, parses it and
 //! plans it: most of what a first acquisition takes, and half of every other.
 //! A standby has the time for that before the lease is free, and a holder
-//! before it gives it back.
+//! before it gives it back. Never before an answer is given, though, and never
+//! for long: what is called next waits for it.
 
 use std::time::Duration;
 
@@ -11,16 +12,76 @@ use super::calls::{giving, renewing};
 use super::prepared::Statement;
 use super::{PgStore, Tell, sql};
 use crate::lease::ids::{Incarnation, Label, Token, Value};
-use crate::lease::record::{Acquire, Expected, Observation, Term, Terms};
+use crate::lease::record::{Acquire, Expected, Observation, Record, Term, Terms};
 use crate::store::deadline::Deadline;
 
+/// How long a preparation may wait for somebody who changes a table.
+const LOCK_LIMIT: &str = "set local lock_timeout = '100ms';";
+
+/// What the last answer has shown to be worthwhile.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    /// Somebody holds the lease; it may be ours next.
+    ToTake {
+        held: Box<Record>,
+        incarnation: Incarnation,
+    },
+    /// We hold it.
+    ToHold {
+        term: Term,
+        incarnation: Incarnation,
+    },
+}
+
 impl PgStore {
-    /// Of a standby: prepares polls and an acquisition, and sends one of a
-    /// slot that there cannot be, which locks and changes nothing.
-    pub(super) async fn get_ready_to_take(&mut self, seen: &Observation, deadline: Deadline) {
-        let Some(held) = seen.records.iter().find(|record| !record.released) else {
+    /// Notes what a poll has shown.
+    pub(super) fn may_take(&mut self, seen: &Observation) {
+        self.wanted = seen
+            .records
+            .iter()
+            .find(|record| !record.released)
+            .map(|held| Wanted::ToTake {
+                held: Box::new(held.clone()),
+                incarnation: seen.server.incarnation.clone(),
+            })
+            .map(Box::new);
+    }
+
+    /// Notes that the session that was `known` has shown that we hold the
+    /// lease. Not one that has only just begun: after a fail-over others wait
+    /// for their first answers.
+    pub(super) fn holds(&mut self, known: Option<u64>, term: &Term, incarnation: &Incarnation) {
+        self.wanted = (known.is_some() && known == self.link.own_session()).then(|| {
+            Box::new(Wanted::ToHold {
+                term: term.clone(),
+                incarnation: incarnation.clone(),
+            })
+        });
+    }
+
+    pub(super) async fn make_ready(&mut self, limit: Duration) {
+        let deadline = Deadline::new(self.clock, limit);
+        let Some(wanted) = self.wanted.take() else {
             return;
         };
+        match *wanted {
+            Wanted::ToTake { held, incarnation } => {
+                self.make_ready_to_take(*held, incarnation, deadline).await;
+            }
+            Wanted::ToHold { term, incarnation } => {
+                self.make_ready_to_hold(&term, &incarnation, deadline).await;
+            }
+        }
+    }
+
+    /// Of a standby: prepares polls and an acquisition, and sends one of a
+    /// slot that there cannot be, which locks and changes nothing.
+    async fn make_ready_to_take(
+        &mut self,
+        held: Record,
+        incarnation: Incarnation,
+        deadline: Deadline,
+    ) {
         let (Ok(label), Ok(value)) = (Label::new("standby"), Value::new("")) else {
             return;
         };
@@ -35,9 +96,9 @@ impl PgStore {
             expected: Expected::Unchanged {
                 token: held.token,
                 revision: held.revision,
-                incarnation: held.incarnation.clone(),
+                incarnation: held.incarnation,
             },
-            server_incarnation: seen.server.incarnation.clone(),
+            server_incarnation: incarnation,
             in_doubt: false,
             furthest: None,
             from_unreleased: false,
@@ -52,32 +113,27 @@ impl PgStore {
         let tell = self.usual_teller();
         let (acquire, mut values) = self.taking(&request, deadline.left(), tell);
         values.push(("nowait", "nowait".to_owned()));
-        self.prepare(
-            sql::POLL,
-            &[sql::OBSERVE, sql::LOCK_ROW, &acquire],
-            &values,
-            deadline,
-        )
-        .await;
+        let parts = [sql::OBSERVE, sql::LOCK_ROW, acquire.as_str()];
+        if !self.prepare(sql::POLL, &parts, &values, deadline).await {
+            return;
+        }
         // Either of the first two keeps a row from being taken; the lock is one
         // that nobody else asks for.
         let nobodys = rand::random::<i32>().to_string();
         let nothing = [
-            ("slot", "-1"),
+            ("slot", "'-1'::integer"),
             ("not_after", "timestamptz '-infinity'"),
             ("advisory_key", nobodys.as_str()),
         ];
-        let build = |store: &Self, left| {
-            let built = store.acquisition(&request, Locked::Refuse, left, tell, &nothing);
-            format!("{}{built}", sql::POLL)
-        };
-        self.try_out(build, deadline).await;
+        let left = deadline.left();
+        let built = self.acquisition(&request, Locked::Refuse, left, tell, &nothing);
+        self.try_out(format!("{}{built}", sql::POLL), deadline)
+            .await;
     }
 
     /// Of a holder: prepares renewals and a release, and sends one of a token
-    /// that there cannot be. Not in a session that has only just begun: after
-    /// a fail-over others wait for their first answers.
-    pub(super) async fn get_ready_to_hold(
+    /// that there cannot be.
+    async fn make_ready_to_hold(
         &mut self,
         term: &Term,
         incarnation: &Incarnation,
@@ -88,21 +144,16 @@ impl PgStore {
         }
         let nobodys = Term {
             token: Token(-1),
-            ..*term
+            ..term.clone()
         };
         let tell = self.usual_teller();
         let (renew, ttl) = renewing(sql::OF_TERM, &nobodys, Duration::ZERO);
         let (release, values) = giving(sql::OF_TERM, &nobodys, incarnation, tell);
         let both = [values.as_slice(), &ttl].concat();
-        self.prepare("", &[&renew, &release], &both, deadline).await;
-        let build = |store: &Self, left| store.message_of(&[sql::LIMITS], &release, &values, left);
-        self.try_out(build, deadline).await;
-    }
-
-    /// Sends what changes nothing. Whether it worked shows when it counts.
-    async fn try_out(&mut self, build: impl Fn(&Self, Duration) -> String, deadline: Deadline) {
-        if self.link.is_ours() {
-            let _reply = self.call_once(deadline, build).await;
+        if self.prepare("", &[&renew, &release], &both, deadline).await {
+            let left = deadline.left();
+            let built = self.message_of(&[sql::LIMITS], &release, &values, left);
+            self.try_out(built, deadline).await;
         }
     }
 
@@ -115,19 +166,29 @@ impl PgStore {
         }
     }
 
+    /// Whether they are prepared now.
     async fn prepare(
         &mut self,
         comment: &str,
         parts: &[&str],
         values: &sql::Owned,
         deadline: Deadline,
-    ) {
+    ) -> bool {
         let (values, left) = (sql::borrowed(values), deadline.left());
         let statements = self.composed(parts, &values, left, Statement::new);
-        let (message, names) = self.link.preparation(&statements);
-        let message = format!("{comment}{message}");
-        if self.link.send(message, deadline).await.is_ok() {
+        let Some((message, names)) = self.link.preparation(&statements) else {
+            return false;
+        };
+        let message = format!("{comment}{LOCK_LIMIT}\n{message}");
+        let prepared = self.link.send(message, deadline).await.is_ok();
+        if prepared {
             self.link.keep_prepared(names);
         }
+        prepared
+    }
+
+    /// Sends what changes nothing. Whether it worked shows when it counts.
+    async fn try_out(&mut self, message: String, deadline: Deadline) {
+        let _answer = self.link.send(message, deadline).await;
     }
 }

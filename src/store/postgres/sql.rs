@@ -288,9 +288,9 @@ pub(super) const IDENTITY: &str = "case when pg_is_in_recovery() then 'in recove
 /// The same, for those.
 pub(super) const IDENTITY_BY_FUNCTION: &str = ":schema.incarnation()";
 
-/// The mark of the session, if it is ours.
-pub(super) const SESSION_MARK: &str =
-    "coalesce(current_setting('leasewrap.session', true), '') as session";
+/// The mark of the session, if it is ours, and its process.
+pub(super) const SESSION_MARK: &str = "coalesce(current_setting('leasewrap.session', true), '')
+        as session, pg_backend_pid()::text as process";
 
 /// What tells why a row is not ours.
 pub(super) const SEEN_COLUMNS: &str = "

@@ -1,6 +1,8 @@
 //! Statements that a session prepares, and what may become of them.
 
-use leasewrap::lease::record::{Observed, Renewed, Term};
+use std::time::Duration;
+
+use leasewrap::lease::record::{Acquired, Expected, Observed, Released, Renewed, Term};
 use leasewrap::store::Store;
 
 use super::bench_on;
@@ -20,12 +22,24 @@ async fn logged<T>(server: &Server, doing: impl Future<Output = T>) -> (String, 
     (server.log().split_off(before), done)
 }
 
+/// Whether what was prepared as the `number`th is executed.
+fn executes(log: &str, number: u32) -> bool {
+    log.match_indices("\texecute leasewrap_")
+        .any(|(at, words)| {
+            let name = &log[at + words.len()..];
+            let after = name.get(16..).unwrap_or_default();
+            after.starts_with(&format!("_{number}(")) || after.starts_with(&format!("_{number};"))
+        })
+}
+
 /// A holder and a standby that have both been at it for a while.
 async fn ready(bench: &Bench) -> (Contender, Term, Contender) {
     let (mut one, mut two) = (bench.contender("one"), bench.contender("two"));
     let (term, _) = one.take(0).await;
     one.renewed(&term).await;
+    one.store.get_ready(LIMIT).await;
     two.observe().await;
+    two.store.get_ready(LIMIT).await;
     (one, term, two)
 }
 
@@ -37,20 +51,19 @@ fn a_hand_over_executes_what_both_have_prepared() {
         let (mut one, term, mut two) = ready(&bench).await;
         let (log, _) = logged(&server, two.observe()).await;
         assert!(log.contains("statement: /* leasewrap poll */"), "{log}");
-        assert!(log.contains("\texecute leasewrap_1;"), "{log}");
+        assert!(executes(&log, 1), "{log}");
         let (log, grant) = logged(&server, one.renewed(&term)).await;
-        assert!(log.contains("\texecute leasewrap_1("), "{log}");
+        assert!(executes(&log, 1), "{log}");
         // Now and then the trigger tells, by a statement of its own.
         let (mut released, mut taken) = (false, false);
         let (mut term, mut grant) = (term, grant);
         for _ in 0..20 {
             let (log, ()) = logged(&server, one.release(&term, &grant)).await;
-            released |= log.contains("execute leasewrap_2(");
+            released |= executes(&log, 2);
             let seen = two.observe().await;
             let request = two.request(&seen, 0);
             let (log, _) = logged(&server, two.store.acquire(&request, LIMIT)).await;
-            taken |=
-                log.contains("\texecute leasewrap_2(") && log.contains("\texecute leasewrap_3(");
+            taken |= executes(&log, 2) && executes(&log, 3);
             // Back to the first.
             let row = two.record(0).await;
             assert_eq!(
@@ -133,6 +146,87 @@ fn a_schema_that_is_dropped_is_missed_all_the_same() {
         assert!(matches!(seen, Observed::NoSchema), "{seen:?}");
         two.store.init(LIMIT).await.expect("set up");
         two.take(0).await;
+    });
+}
+
+#[test]
+fn a_session_that_has_only_just_begun_is_not_made_ready() {
+    let server = server();
+    let bench = bench_on(&server);
+    run(async {
+        let mut one = bench.contender("one");
+        let (term, _) = one.take(0).await;
+        one.renewed(&term).await;
+        server.psql(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+             where application_name like 'leasewrap %'",
+        );
+        for prepares in [false, true] {
+            let (log, ()) = logged(&server, async {
+                one.renewed(&term).await;
+                one.store.get_ready(LIMIT).await;
+            })
+            .await;
+            assert_eq!(log.contains("prepare leasewrap_"), prepares, "{log}");
+        }
+    });
+}
+
+#[test]
+fn who_changes_a_table_holds_a_preparation_up_for_a_moment_only() {
+    let server = server();
+    let bench = bench_on(&server);
+    run(async {
+        let mut one = bench.contender("one");
+        let (term, grant) = one.take(0).await;
+        one.renewed(&term).await;
+        let mut builder = server.session("postgres");
+        builder.run("begin; lock table leasewrap.event in share mode");
+        let (log, ()) = logged(&server, one.store.get_ready(LIMIT)).await;
+        assert!(log.contains("lock timeout"), "{log}");
+        // In the same session, as before.
+        let (log, _) = logged(&server, one.renewed(&term)).await;
+        assert!(!log.contains("connection"), "{log}");
+        builder.run("rollback");
+        one.release(&term, &grant).await;
+    });
+}
+
+#[test]
+fn who_locks_the_history_stands_in_no_leases_way() {
+    let server = server();
+    let bench = bench_on(&server);
+    run(async {
+        let (mut one, mut two) = (bench.contender("one"), bench.contender("two"));
+        let mut builder = server.session("postgres");
+        for _ in 0..3 {
+            let (term, grant) = one.take(0).await;
+            let seen = two.observe().await;
+            // As an index of it that is being built.
+            builder.run("begin; lock table leasewrap.event in share mode");
+            let limit = Duration::from_secs(2);
+            let released = one.store.release(&term, &grant.incarnation, limit).await;
+            assert_eq!(released, Released::Done);
+            let mut request = two.request(&seen, 0);
+            let row = two.record(0).await;
+            request.expected = Expected::Unchanged {
+                token: row.token,
+                revision: row.revision,
+                incarnation: row.incarnation,
+            };
+            request.from_unreleased = false;
+            let taken = two.store.acquire(&request, limit * 2).await.reply;
+            let Acquired::Granted(grant) = taken else {
+                panic!("{taken:?}")
+            };
+            builder.run("rollback");
+            let term = Term {
+                token: grant.token,
+                holder: two.holder,
+                ..term
+            };
+            two.release(&term, &grant).await;
+        }
     });
 }
 

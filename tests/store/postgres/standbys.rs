@@ -1,5 +1,6 @@
 //! Who is seen standing by.
 
+use leasewrap::store::Store;
 use leasewrap::store::admin::Admin;
 
 use super::bench_on;
@@ -45,6 +46,7 @@ fn what_makes_a_standby_ready_to_take_locks_and_changes_nothing() {
         let mut blocker = server.session("postgres");
         blocker.run(&format!("begin; {row} for no key update"));
         two.observe().await;
+        two.store.get_ready(LIMIT).await;
         // It was sent, and neither failed nor waited.
         let sent = "select state from pg_stat_activity where query like '%execute leasewrap_%' \
                     and query not like '%pg_stat_activity%' \
