@@ -40,11 +40,32 @@ end
 $leasewrap$;
 ";
 
-/// What is there. One row.
+/// The table that everything is about.
+const LEASE: &str = "table \"lease\"";
+
+/// What is there. One row. `other` is the first thing that has a name which
+/// the set-up needs: ours, or somebody's who was there before.
 const LOOK: &str = "
-select to_regnamespace(:schema_ident) is not null as schema,
-    to_regclass(:lease_text) is not null as lease,
-    to_regclass(:version_text) is not null as version;
+select to_regclass(:lease_text) is not null as lease,
+    to_regclass(:version_text) is not null as version,
+    (select what.name from (values
+        ('table \"lease\"', to_regclass(:lease_text)::oid),
+        ('table \"event\"', to_regclass(:schema_ident || '.event')::oid),
+        ('table \"lease_pause\"', to_regclass(:schema_ident || '.lease_pause')::oid),
+        ('table \"lease_incarnation\"', to_regclass(:schema_ident || '.lease_incarnation')::oid),
+        ('function \"incarnation\"', to_regprocedure(:schema_ident || '.incarnation()')::oid),
+        ('function \"lease_changed\"', to_regprocedure(:schema_ident || '.lease_changed()')::oid),
+        ('function \"lease_kept\"', to_regprocedure(:schema_ident || '.lease_kept()')::oid),
+        ('function \"lockers\"',
+            to_regprocedure(:schema_ident || '.lockers(text, integer)')::oid),
+        ('function \"end_lockers\"',
+            to_regprocedure(:schema_ident || '.end_lockers(text, integer)')::oid),
+        ('function \"forget_selftest\"',
+            to_regprocedure(:schema_ident || '.forget_selftest(text)')::oid),
+        ('function \"fence\"',
+            to_regprocedure(:schema_ident || '.fence(text, bigint, interval)')::oid),
+        ('function \"fence_table\"', to_regprocedure(:schema_ident || '.fence_table()')::oid)
+    ) what (name, id) where what.id is not null limit 1) as other;
 ";
 
 const VERSION_THERE: &str = "
@@ -58,8 +79,8 @@ drop table if exists :schema.lease, :schema.lease_incarnation, :schema.lease_pau
 ";
 
 /// Removes what else the set-up makes and nothing else; the schema itself
-/// where nothing else is in it. Triggers of protected tables go with their
-/// function.
+/// where the set-up has made it and nothing else is in it. Triggers of
+/// protected tables go with their function.
 const DROP_REST: &str = "
 drop function if exists :schema.fence_table() cascade;
 drop function if exists :schema.fence(text, bigint, interval),
@@ -68,7 +89,10 @@ drop function if exists :schema.fence(text, bigint, interval),
     :schema.incarnation();
 do $leasewrap$
 begin
-    drop schema :schema;
+    if obj_description(to_regnamespace(:schema_ident)::oid, 'pg_namespace')
+        = 'made by leasewrap' then
+        drop schema :schema;
+    end if;
 exception when dependent_objects_still_exist or insufficient_privilege then
     null;
 end
@@ -128,13 +152,13 @@ pub(super) fn names(schema: &str) -> [(&'static str, String); 6] {
 }
 
 /// What stands where the schema should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum There {
     Nothing,
     /// Somebody has dropped a part.
     Part,
-    /// A table `lease` that is not ours.
-    Foreign,
+    /// This, which is not ours.
+    Foreign(String),
     Ours,
 }
 
@@ -171,12 +195,13 @@ impl PgStore {
     }
 
     async fn init_once(&mut self, deadline: Deadline) -> Result<(), Failure> {
-        match self.there(deadline).await? {
-            There::Foreign => return Err(Failure::Unanswered(self.foreign())),
+        let clear = match self.there(deadline).await? {
+            There::Foreign(what) => return Err(Failure::Unanswered(self.foreign(&what))),
             There::Ours => return self.version(deadline).await.map(drop),
-            There::Nothing | There::Part => {}
-        }
-        let parts = [BEGIN, MUST_BE_MISSING, DROP_TABLES, SCHEMA];
+            There::Nothing => "",
+            There::Part => DROP_TABLES,
+        };
+        let parts = [BEGIN, MUST_BE_MISSING, clear, SCHEMA];
         let build = |store: &Self, left| store.message(&parts, &[], left);
         self.call(deadline, build).await.reply.map(drop)
     }
@@ -185,7 +210,7 @@ impl PgStore {
     async fn version(&mut self, deadline: Deadline) -> Result<Version, Failure> {
         let build = |store: &Self, left| store.message(&[VERSION_THERE], &[], left);
         let rows = self.call(deadline, build).await.reply?;
-        let cells = row::first(&rows).map_err(|_there_is_none| self.foreign())?;
+        let cells = row::first(&rows).map_err(|_there_is_none| self.foreign(LEASE))?;
         if cells.there("compatible_from")? > VERSION {
             return Err(too_new(self.link.settings().schema()).into());
         }
@@ -196,24 +221,33 @@ impl PgStore {
     }
 
     async fn there(&mut self, deadline: Deadline) -> Result<There, Failure> {
+        match self.look_once(deadline).await? {
+            // Or somebody has set it up while we looked at one name after the
+            // other: then a second look sees all of it.
+            There::Foreign(_) => self.look_once(deadline).await,
+            there => Ok(there),
+        }
+    }
+
+    async fn look_once(&mut self, deadline: Deadline) -> Result<There, Failure> {
         let build = |store: &Self, left| store.message(&[LOOK], &[], left);
         let rows = self.call(deadline, build).await.reply?;
         let cells = row::first(&rows)?;
-        Ok(match (cells.flag("lease")?, cells.flag("version")?) {
-            (true, true) => There::Ours,
-            (true, false) => There::Foreign,
-            (false, true) => There::Part,
-            (false, false) => There::Nothing,
+        Ok(match (cells.flag("version")?, cells.text("other")?) {
+            (true, _) if cells.flag("lease")? => There::Ours,
+            (true, _) => There::Part,
+            (false, Some(what)) => There::Foreign(what),
+            (false, None) => There::Nothing,
         })
     }
 
-    fn foreign(&self) -> Unknown {
+    fn foreign(&self, what: &str) -> Unknown {
         let schema = self.link.settings().schema();
         Unknown {
             fault: Fault::Final,
             message: format!(
-                "the schema {schema:?} holds a table \"lease\" that is not leasewrap's; name \
-                 another schema with --schema"
+                "the schema {schema:?} holds a {what} that is not leasewrap's, or is left over \
+                 from it; name another schema with --schema, or drop what is there"
             ),
         }
     }
@@ -222,7 +256,7 @@ impl PgStore {
     pub(super) async fn missing(&mut self, deadline: Deadline) -> Missing {
         match self.there(deadline).await {
             Ok(There::Nothing | There::Part) => Missing::Schema,
-            Ok(There::Foreign) => Missing::Unknown(self.foreign()),
+            Ok(There::Foreign(what)) => Missing::Unknown(self.foreign(&what)),
             Ok(There::Ours) => match self.version(deadline).await {
                 Ok(Version::Known) => Missing::Nothing,
                 Ok(Version::Older) => Missing::Schema,
@@ -272,7 +306,7 @@ impl PgStore {
     async fn drop_once(&mut self, deadline: Deadline) -> Result<bool, Failure> {
         match self.there(deadline).await? {
             There::Nothing => return Ok(false),
-            There::Foreign => return Err(Failure::Unanswered(self.foreign())),
+            There::Foreign(what) => return Err(Failure::Unanswered(self.foreign(&what))),
             There::Part | There::Ours => {}
         }
         let parts = [BEGIN, DROP_TABLES, DROP_REST];

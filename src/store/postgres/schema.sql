@@ -9,6 +9,8 @@ begin
     -- is nothing to create.
     if to_regnamespace(quote_ident(:schema_text)) is null then
         create schema :schema;
+        -- `init --drop` removes it only then.
+        comment on schema :schema is 'made by leasewrap';
     end if;
 end
 $leasewrap$;

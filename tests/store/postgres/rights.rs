@@ -114,6 +114,53 @@ fn a_foreign_table_in_the_way_is_told() {
 }
 
 #[test]
+fn what_somebody_else_has_under_our_names_stays_as_it_is() {
+    let server = Server::start();
+    server.psql("create schema app; grant usage on schema app to public");
+    let bench = Bench::new(bench::settings(&server.url(), "app"));
+    let things = [
+        ("table app.event", "(id int)"),
+        ("table app.lease_pause", "(id int)"),
+        ("table app.lease_incarnation", "(id int)"),
+        (
+            "function app.fence(text, bigint, interval)",
+            "returns void language sql as ''",
+        ),
+        (
+            "function app.incarnation()",
+            "returns text language sql as $$select ''$$",
+        ),
+    ];
+    run(async {
+        let mut store = bench.store();
+        for (thing, definition) in things {
+            server.psql(&format!("create {thing} {definition}"));
+            let before = server.psql("select oid from pg_class union select oid from pg_proc");
+            let name = thing.split(['.', '(']).nth(1).expect("a name");
+            let Observed::Unknown(seen) = store.observe(LIMIT).await else {
+                panic!("{thing} was taken")
+            };
+            let init = store.init(LIMIT).await.expect_err("it must stay");
+            let dropped = store.drop_schema(LIMIT).await.expect_err("it must stay");
+            for said in [seen, init, dropped] {
+                assert_eq!(said.fault, Fault::Final);
+                let named = format!("\"{name}\" that is not leasewrap's");
+                assert!(said.message.contains(&named), "{thing}: {said:?}");
+            }
+            let after = server.psql("select oid from pg_class union select oid from pg_proc");
+            assert_eq!(after, before, "{thing}");
+            server.psql(&format!("drop {thing}"));
+        }
+        store.init(LIMIT).await.expect("nothing is in the way");
+        bench.contender("one").take(0).await;
+        assert_eq!(store.drop_schema(LIMIT).await, Ok(true));
+    });
+    // The schema was there before, and what it allows.
+    let usage = "select has_schema_privilege('public', 'app', 'usage')";
+    assert_eq!(server.psql(usage), "t");
+}
+
+#[test]
 fn a_part_of_the_schema_is_completed_and_newer_ones_are_respected() {
     let server = Server::start();
     let bench = super::bench_on(&server);
