@@ -32,7 +32,7 @@ use crate::sys::executable::{self, Unusable};
 use crate::sys::listening::SocketError;
 use crate::sys::memfd::{ReleaseFile, Setup};
 use crate::sys::notify_socket::NotifySocket;
-use crate::sys::{SysError, clock, inherited, process, signals};
+use crate::sys::{SysError, clock, inherited, process, signals, tree};
 use crate::telemetry::Telemetry;
 use crate::wire::NotStarted;
 
@@ -191,6 +191,7 @@ pub(super) fn setup(command: &[OsString], pid_namespace: bool) -> Result<Setup, 
 pub(super) fn settle_in() -> Result<(), SysError> {
     // Nothing of the tree may be lost when the guard dies.
     process::become_subreaper()?;
+    tree::settle_in()?;
     signals::ignore_pipe();
     signals::unblock_all();
     Ok(())

@@ -22,7 +22,7 @@ use crate::sys::role::GuardStart;
 use crate::sys::signals::{self, ChildSignals};
 use crate::sys::socket::{Buffer, Received};
 use crate::sys::timer::{BootTimer, SelfKill, SelfWake};
-use crate::sys::tree::{Round, Sweep};
+use crate::sys::tree::{self, Round, Sweep};
 use crate::sys::worker::{Report, Worker};
 use crate::sys::{SysError, clock, stdio};
 use crate::wire::{Hello, MAX_FRAME, ToGuard, VERSION, WorkerEnd};
@@ -74,6 +74,7 @@ impl Running {
     fn set_up(mut given: GuardStart) -> Result<Self, SysError> {
         signals::ignore_all_but_faults();
         process::become_subreaper()?;
+        tree::settle_in()?;
         if let Some(probe) = given.probe.take() {
             probe.run(&given.kept);
         }

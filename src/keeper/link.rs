@@ -12,7 +12,7 @@ use super::pulse::{Pulse, Remedy};
 use crate::lease::keeper::event::GuardEvent;
 use crate::lease::time::BootInstant;
 use crate::sys::guard_process::{GuardProcess, GuardState};
-use crate::sys::tree::{Round, Sweep};
+use crate::sys::tree::{self, Round, Sweep};
 use crate::sys::{Result, clock, readiness};
 use crate::wire::{FromGuard, Hello, ToGuard, VERSION};
 
@@ -339,7 +339,7 @@ impl Link {
             return News::Event(GuardEvent::Gone);
         }
         self.state = State::Sweeping {
-            sweep: Box::new(Sweep::new(&[])),
+            sweep: Box::new(Sweep::new(&tree::strangers())),
             again_at: now,
             patience_ends: now + SWEEP_AGAIN,
         };
@@ -362,7 +362,7 @@ impl Link {
         else {
             return News::Nothing;
         };
-        sweep.leave_alone(hooks);
+        sweep.leave_alone(&[hooks, &tree::strangers()].concat());
         let mut unkillable = Vec::new();
         if now >= *patience_ends {
             *patience_ends = now + SWEEP_AGAIN;

@@ -60,8 +60,17 @@ pub fn user_of(pid: i32) -> Option<u32> {
     Some(std::os::unix::fs::MetadataExt::uid(&metadata))
 }
 
-/// A process group of one's own.
+/// A process group of one's own; with a controlling terminal a session, too.
+///
+/// There the worker stays in the caller's group, with a parent elsewhere. Were
+/// that in the same session, an orphaned group (of a script that leads its
+/// session, as under `docker run -it`) would not count as one while the worker
+/// lives: Ctrl-Z would stop it, with nobody there to wake it, and the worker's
+/// end would hang it up (`will_become_orphaned_pgrp` in kernel/exit.c).
 pub fn leave_process_group() {
+    if super::terminal::has_controlling_terminal() && nix::unistd::setsid().is_ok() {
+        return;
+    }
     // Only a session leader is refused, which leads its own group already.
     let _ = nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0));
 }

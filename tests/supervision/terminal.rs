@@ -360,3 +360,38 @@ fn a_terminal_that_is_held_up_delays_nothing() {
     assert_eq!(log.spans().last().unwrap().0, token);
     terminal.type_text("\x11");
 }
+
+/// A script that leads its session, as under `docker run -it` or `ssh -t`:
+/// nobody is there who would wake it.
+fn script(text: &str) -> Terminal {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", text]);
+    Terminal::start(shell)
+}
+
+#[test]
+fn ctrl_z_stops_no_script_that_leads_its_session() {
+    let leasewrap = line(&leasewrap().sh("echo $((40+2)) is up; sleep 1; echo done"));
+    let terminal = script(&format!("{leasewrap}; echo $((1+2)) goes on; read wait"));
+    terminal.wait("42 is up");
+    terminal.type_text(CTRL_Z);
+    terminal.wait("done");
+    terminal.wait("3 goes on");
+}
+
+#[test]
+fn the_workers_end_hangs_nobody_up() {
+    let leasewrap = line(&leasewrap().sh("true"));
+    let terminal = script(&format!(
+        "trap 'echo hung $((40+2)) up' HUP
+         sleep 1000 & kill -STOP $!
+         for start in 1 2 3; do {leasewrap}; done
+         kill -KILL $!; echo $((1+2)) goes on; read wait"
+    ));
+    terminal.wait("3 goes on");
+    assert!(
+        !terminal.screen().contains("hung 42 up"),
+        "{}",
+        terminal.screen()
+    );
+}

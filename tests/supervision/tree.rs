@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::leasewrap;
 use crate::support::leasewrap::namespaced;
+use crate::support::run::run;
+use crate::support::user::{NOBODY, by_nobody, is_root};
 use crate::support::wait::{SOON, until_true};
 use crate::support::witness::Log;
 use crate::support::{proc, sys};
@@ -188,4 +190,88 @@ fn the_guards_name_group_and_arguments_say_nothing_of_the_worker() {
         "without a terminal the worker has its own, too"
     );
     assert_ne!(group(worker), group(leasewrap.pid()));
+}
+
+#[test]
+fn what_cannot_be_looked_into_is_ended_all_the_same() {
+    use std::os::unix::fs::PermissionsExt;
+    if !is_root() {
+        // Somebody else has to hide /proc.
+        return;
+    }
+    // A program that may be executed and not read cannot be dumped, and is not
+    // shown to its own user where /proc hides others' processes.
+    let shell = run().file("shell");
+    std::fs::copy("/bin/sh", &shell).unwrap();
+    std::fs::set_permissions(&shell, std::fs::Permissions::from_mode(0o711)).unwrap();
+    let shell = shell.to_str().unwrap();
+    let hidden = "mount -t proc -o hidepid=invisible proc /proc && exec \"$@\"";
+    let mut below = vec!["unshare", "--mount", "--propagation", "private"];
+    below.extend(["sh", "-c", hidden, "sh"]);
+    below.extend(NOBODY);
+    for signal in [libc::SIGKILL, libc::SIGTERM] {
+        let leasewrap = by_nobody(leasewrap())
+            .below(&below)
+            .option("--stop-timeout", "300ms")
+            .worker(&[shell, "-c", "sleep 1000 & echo up; wait"])
+            .spawn();
+        leasewrap.wait_out("up");
+        let alive = leasewrap.alive().len();
+        assert!(alive >= 4, "keeper, guard, shell and sleep: {alive}");
+        leasewrap.signal(signal);
+        until_true("nobody is left", SOON, || leasewrap.alive().is_empty());
+    }
+}
+
+#[test]
+fn a_guard_without_a_descriptor_to_spare_ends_the_tree() {
+    let log = Log::new();
+    let leasewrap = leasewrap()
+        .worker(&log.worker(&["children=2", "daemon", "ignore=15"]))
+        .spawn();
+    let token = log.wait_newer(0, SOON);
+    log.wait_processes(token, 3, SOON);
+    let guard = leasewrap.guard().to_string();
+    let limited = std::process::Command::new("prlimit")
+        .args(["--pid", &guard, "--nofile=4"])
+        .status()
+        .unwrap();
+    assert!(limited.success());
+    leasewrap.signal(libc::SIGKILL);
+    until_true("nobody is left", SOON, || leasewrap.alive().is_empty());
+}
+
+#[test]
+fn what_the_caller_had_started_before_is_not_of_the_tree() {
+    let log = Log::new();
+    let script = "sleep 1000 & echo \"before $!\" >&2; exec \"$@\"";
+    let leasewrap = leasewrap()
+        .below(&["sh", "-c", script, "sh"])
+        .worker(&log.worker(&["daemon", "ignore=15"]))
+        .spawn();
+    let token = log.wait_newer(0, SOON);
+    log.wait_processes(token, 2, SOON);
+    let lines = leasewrap.log();
+    let before = lines.iter().find_map(|line| line.strip_prefix("before "));
+    let before: i32 = before.expect("its pid").trim().parse().unwrap();
+    sys::kill(leasewrap.guard(), libc::SIGKILL);
+    leasewrap.wait_dead();
+    assert!(log.wait_silence(SOON).is_some());
+    assert_eq!(proc::state(before), Some('S'));
+    sys::kill(before, libc::SIGKILL);
+    leasewrap.end().code(125);
+}
+
+#[test]
+fn a_proc_of_another_namespace_is_refused() {
+    if !is_root() {
+        return;
+    }
+    let ended = leasewrap()
+        .below(&["unshare", "--pid", "--fork"])
+        .sh("echo ran")
+        .run()
+        .code(125);
+    assert!(ended.says(&["/proc is not mounted or shows"]), "{ended:?}");
+    assert_eq!(ended.out, "");
 }

@@ -2,8 +2,24 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
 
 use super::stat;
+
+/// The list of this process's own children (of its main thread, which gets
+/// all orphans), held open: so it can be read also when the worker has taken
+/// /proc away, or when there is no descriptor left.
+static OWN: OnceLock<File> = OnceLock::new();
+
+/// Holds the list of this process's own children open from now on.
+pub(super) fn hold_own() {
+    let me = std::process::id();
+    // Not every kernel has these files.
+    if let Ok(file) = File::open(format!("/proc/self/task/{me}/children")) {
+        let _already = OWN.set(file);
+    }
+}
 
 /// Lists children by `/proc/PID/task/TID/children` (`CONFIG_PROC_CHILDREN`,
 /// as nearly every distribution has it), or by a scan of all of /proc.
@@ -23,7 +39,8 @@ impl Lister {
     /// The best that this kernel has.
     pub fn new() -> Self {
         let me = std::process::id();
-        if File::open(format!("/proc/self/task/{me}/children")).is_ok() {
+        let path = format!("/proc/self/task/{me}/children");
+        if OWN.get().is_some() || File::open(path).is_ok() {
             Self::Files
         } else {
             Self::Scan(Vec::new())
@@ -62,7 +79,19 @@ impl Lister {
     /// Appends this process's own children, of all its threads.
     pub fn children_of_self(&self, found: &mut Vec<i32>) {
         let me = std::process::id().cast_signed();
-        self.children(me, u32::MAX, found);
+        let (Self::Files, Some(held)) = (self, OWN.get()) else {
+            self.children(me, u32::MAX, found);
+            return;
+        };
+        let mut at = 0;
+        read_numbers(found, |buffer| {
+            let length = held.read_at(buffer, at)?;
+            at += length as u64;
+            Ok(length)
+        });
+        for thread in threads_of(me).filter(|thread| *thread != me) {
+            read_list(me, thread, found);
+        }
     }
 }
 
@@ -89,10 +118,14 @@ fn read_list(pid: i32, thread: i32, found: &mut Vec<i32>) {
     let Ok(mut file) = File::open(format!("/proc/{pid}/task/{thread}/children")) else {
         return;
     };
+    read_numbers(found, |buffer| file.read(buffer));
+}
+
+fn read_numbers(found: &mut Vec<i32>, mut read: impl FnMut(&mut [u8]) -> std::io::Result<usize>) {
     let mut buffer = [0; 4096];
     // A number may be cut in two by the buffer's end.
     let mut number: Option<i32> = None;
-    while let Ok(length @ 1..) = file.read(&mut buffer) {
+    while let Ok(length @ 1..) = read(&mut buffer) {
         for byte in &buffer[..length] {
             if byte.is_ascii_digit() {
                 let digit = i32::from(byte - b'0');

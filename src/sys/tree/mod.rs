@@ -18,13 +18,54 @@ pub mod sweep;
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 
-use super::process;
+use super::{Result, SysError, process};
+use stat::Stat;
+
 pub use children::children_of_self;
 pub use stop::stop_tree;
 pub use sweep::{Round, Sweep};
+
+/// Children that were there before anything was started here: the caller's,
+/// whose program has executed this one.
+static STRANGERS: OnceLock<Vec<Stat>> = OnceLock::new();
+
+/// Makes sure that children can be found, and notes those that are there
+/// already. To be called before there are any of one's own.
+///
+/// # Errors
+/// /proc is not mounted, or shows another PID namespace.
+pub fn settle_in() -> Result<()> {
+    let seen = std::fs::read_link("/proc/self").ok();
+    if seen.is_none_or(|seen| seen.as_os_str() != &*std::process::id().to_string()) {
+        return Err(SysError {
+            what: "find the processes of a worker",
+            source: io::Error::other(
+                "/proc is not mounted or shows another PID namespace; mount the one of this \
+                 namespace there (mount -t proc proc /proc)",
+            ),
+        });
+    }
+    children::hold_own();
+    STRANGERS.get_or_init(|| {
+        let mut children = Vec::new();
+        children_of_self(&mut children);
+        children.into_iter().filter_map(stat::read).collect()
+    });
+    Ok(())
+}
+
+/// Those of the caller's children that are there yet: in no tree of ours.
+pub fn strangers() -> Vec<i32> {
+    let noted = STRANGERS.get().map(Vec::as_slice).unwrap_or_default();
+    let still = noted
+        .iter()
+        .filter(|before| stat::read(before.pid).is_some_and(|now| now.started == before.started));
+    still.map(|stranger| stranger.pid).collect()
+}
 
 /// One process of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

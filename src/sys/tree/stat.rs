@@ -22,6 +22,9 @@ pub struct Stat {
     pub terminal: i32,
     /// Number of threads, an ended leader included.
     pub threads: u32,
+    /// When it was started, in clock ticks since the boot: with the pid it
+    /// means this process and no other.
+    pub started: u64,
 }
 
 /// Of one process; `None` when it is gone.
@@ -76,6 +79,8 @@ fn parse(line: &[u8]) -> Option<Stat> {
         // Twelve fields lie between: tpgid, flags, four faults, four times,
         // priority, nice.
         threads: fields.nth(12)?.parse().ok()?,
+        // After a timer's value that is always 0.
+        started: fields.nth(1)?.parse().ok()?,
     })
 }
 

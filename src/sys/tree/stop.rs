@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use super::children::Lister;
-use super::{Member, Signalled, signal_member, stat};
+use super::stat::{self, Stat};
+use super::{Member, Signalled, signal_member};
 use crate::lease::time::BootInstant;
 use crate::sys::{clock, process};
 
@@ -82,6 +83,19 @@ impl Walk {
         clock::now() >= self.until
     }
 
+    /// Counts and names one that a signal was sent to.
+    fn note(&mut self, pid: i32, found: Option<&Stat>) {
+        // Nobody to stop: a zombie without threads.
+        if found.is_some_and(|found| found.state == b'Z' && found.threads <= 1) {
+            return;
+        }
+        self.stopped.count += 1;
+        if self.stopped.names.len() < NAMED {
+            let name = found.map_or("?", |found| &found.name);
+            self.stopped.names.push(format!("{pid} {name}"));
+        }
+    }
+
     /// One child and all below it. By a list of its own, not by
     /// recursion: a tree may be as deep as it likes.
     fn visit(&mut self, child: Member) {
@@ -94,26 +108,21 @@ impl Walk {
             if !self.seen.insert(member.pid) {
                 continue;
             }
-            let Some(found) = stat::read(member.pid) else {
+            let found = stat::read(member.pid);
+            // A child that was not reaped is there, whatever can be seen of it.
+            if found.is_none() && !member.own {
                 continue;
-            };
+            }
+            let threads = found.as_ref().map_or(u32::MAX, |found| found.threads);
             children.clear();
             // Before as well: it may end by the signal so fast that its
             // children could not be listed any more.
-            self.lister
-                .children(member.pid, found.threads, &mut children);
+            self.lister.children(member.pid, threads, &mut children);
             let signals = [self.signal, libc::SIGCONT];
             let sent = signal_member(member, &signals, |pid| self.seen.contains(&pid));
-            self.lister
-                .children(member.pid, found.threads, &mut children);
-            // Nobody to stop: a zombie without threads.
-            if sent == Signalled::Sent && (found.state != b'Z' || found.threads > 1) {
-                self.stopped.count += 1;
-                if self.stopped.names.len() < NAMED {
-                    self.stopped
-                        .names
-                        .push(format!("{} {}", found.pid, found.name));
-                }
+            self.lister.children(member.pid, threads, &mut children);
+            if sent == Signalled::Sent {
+                self.note(member.pid, found.as_ref());
             }
             let below = children.iter().rev().map(|pid| Member {
                 pid: *pid,

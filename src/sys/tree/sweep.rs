@@ -252,6 +252,10 @@ impl Sweep {
         let mut reports = Vec::new();
         for pid in self.refused.iter().chain(&self.dying) {
             let Some(found) = stat::read(*pid) else {
+                // It has ended, or it may not be looked into.
+                if process::signal(*pid, 0).is_ok() {
+                    reports.push(format!("{pid} (does not end)"));
+                }
                 continue;
             };
             let why = match found.state {
@@ -335,12 +339,19 @@ impl Sweep {
                 Signalled::Gone => return,
             }
         };
+        let own = member.own;
         let Some(found) = stat::read(member.pid) else {
+            // A child that was not reaped is there, whatever can be seen of it
+            // (`hidepid`, no /proc any more, no descriptor left). What is
+            // below it becomes ours when it dies.
+            if own {
+                let quiet = false;
+                walked.new |= tree.insert(member.pid, Found { own, quiet }).is_none();
+            }
             return;
         };
         let has_ended = matches!(found.state, b'Z' | b'X') && found.threads <= 1;
         let quiet = has_ended || matches!(found.state, b'T' | b't');
-        let own = member.own;
         walked.new |= tree.insert(member.pid, Found { own, quiet }).is_none();
         walked.moving |= !quiet && may_be_stopped;
         // Who has ended has handed its children on.
