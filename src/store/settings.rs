@@ -1,6 +1,8 @@
 //! Which store, and what is needed to reach it.
 
 use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -134,6 +136,29 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
+/// More than any file that names a database, or says a password.
+const FILE_LIMIT: u64 = 1 << 20;
+
+/// Reads a small file that is read again at each connect. A FIFO is not waited
+/// for until somebody writes to it, and no device is read without end.
+pub(super) fn read_file(path: &Path) -> std::io::Result<String> {
+    let mut options = std::fs::OpenOptions::new();
+    let file = options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    let refused = |why: &str| Err(std::io::Error::other(why));
+    if !file.metadata()?.is_file() {
+        return refused("it is not a regular file, which can be read again at each connect");
+    }
+    let mut text = String::new();
+    let length = file.take(FILE_LIMIT + 1).read_to_string(&mut text)?;
+    if length as u64 > FILE_LIMIT {
+        return refused("it is larger than 1 MiB");
+    }
+    Ok(text)
+}
+
 impl StoreSettings {
     /// Reads and checks everything that can be checked without connecting.
     ///
@@ -148,7 +173,7 @@ impl StoreSettings {
             Given::Urls([]) => return Err(SettingsError::Nothing),
             Given::Urls([first, ..]) => first.clone(),
             // What is in it is looked at again below, and at each connect.
-            Given::File(path) => std::fs::read_to_string(surroundings.directory.join(path))
+            Given::File(path) => read_file(&surroundings.directory.join(path))
                 .map(|text| text.trim().to_owned())
                 .unwrap_or_default(),
         };

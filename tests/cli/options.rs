@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::support::leasewrap::{Builder, file_with, holder, lease_name, leasewrap as bare};
 use crate::support::proc;
 use crate::support::proxy::Proxy;
+use crate::support::run::run;
 use crate::support::server::shared;
 use crate::support::wait::{SOON, until_true};
 use crate::support::witness::Log;
@@ -399,6 +400,14 @@ fn a_file_that_is_missing_or_empty() {
         [2, 123].contains(&ended.code) && ended.says(&[&empty]),
         "{ended:?}"
     );
+    // A FIFO that nobody writes to, and a device that has no end.
+    let fifo = run().file("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    for path in [fifo.to_str().unwrap(), "/dev/zero"] {
+        let ended = bare().option("--db-file", path).sh("true").run();
+        let ended = ended.code(123);
+        assert!(ended.says(&["not a regular file"]), "{ended:?}");
+    }
 }
 
 #[test]

@@ -306,18 +306,20 @@ impl Search {
         if unknown.fault != Fault::Final {
             self.refused = None;
         }
+        // A poll does not show that there is a right to write, nor that the
+        // server can be written to.
+        let worked = if call.writes() {
+            self.wrote || self.polls.sent > FIRST_POLLS
+        } else {
+            self.worked
+        };
         let last = match unknown.fault {
             Fault::Transient => false,
-            Fault::ReadOnly => !self.worked,
+            Fault::ReadOnly => !worked,
             Fault::Final => {
                 // Credentials rotate: what has worked may work again.
                 let at = context.at();
                 let refused = self.refused.get_or_insert(Refused { call, since: at });
-                let worked = if call.writes() {
-                    self.wrote || self.polls.sent > FIRST_POLLS
-                } else {
-                    self.worked
-                };
                 !worked || at >= refused.since + context.timing().ttl()
             }
         };

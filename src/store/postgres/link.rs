@@ -198,7 +198,7 @@ impl Link {
         if self.open.is_some() {
             return Ok(());
         }
-        let targets = self.targets()?;
+        let targets = self.targets(deadline).await?;
         let several = targets.len() > 1;
         let open = race(targets, several, &self.plan(), deadline).await?;
         self.connections += 1;
@@ -240,8 +240,8 @@ impl Link {
     }
 
     /// Hosts in the order in which to try them. Reads files.
-    pub(super) fn targets(&self) -> Result<Vec<Target>, Unknown> {
-        let mut targets = self.settings.targets()?;
+    async fn targets(&self, deadline: Deadline) -> Result<Vec<Target>, Unknown> {
+        let mut targets = resolved(&self.settings, deadline.left()).await?;
         if let Some(last) = &self.last
             && let Some(at) = targets.iter().position(|target| target.shown == *last)
         {
@@ -256,6 +256,26 @@ impl Link {
             statement_limit: self.settings.statement_limit(),
             pooled: self.pooled,
         }
+    }
+}
+
+/// Where the servers are. A file that does not come back holds up nobody but
+/// who waits for it here.
+pub(super) async fn resolved(
+    settings: &PgSettings,
+    limit: Duration,
+) -> Result<Vec<Target>, Unknown> {
+    if !settings.is_in_a_file() {
+        return Ok(settings.targets()?);
+    }
+    let settings = settings.clone();
+    let reading = tokio::task::spawn_blocking(move || settings.targets());
+    match timeout(limit, reading).await {
+        Ok(Ok(targets)) => Ok(targets?),
+        Ok(Err(_)) | Err(_) => Err(Unknown {
+            fault: Fault::Transient,
+            message: "the file of --db-file cannot be read in time".to_owned(),
+        }),
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::fault::Failure;
-use super::link::{self, Rows};
+use super::link::{self, Rows, resolved};
 use super::settings::PgSettings;
 use super::sql;
 use super::target::Target;
@@ -137,14 +137,9 @@ impl Ears {
 
     /// Connects, listens, and returns when that is over.
     async fn listen(&self) -> Ended {
-        let targets = match self.settings.targets() {
+        let targets = match resolved(&self.settings, PING).await {
             Ok(targets) => targets,
-            Err(error) => {
-                return Ended::Lost {
-                    heard: false,
-                    why: error.into(),
-                };
-            }
+            Err(why) => return Ended::Lost { heard: false, why },
         };
         let mut last = None;
         for target in &targets {

@@ -7,6 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::url::{self, Parameters, UrlError};
+use crate::store::settings::read_file;
 
 /// What a password file has to say.
 #[derive(Debug, PartialEq, Eq)]
@@ -96,7 +97,7 @@ pub(super) fn service<'a>(
     paths: impl Iterator<Item = &'a Path>,
 ) -> Result<Parameters, UrlError> {
     for path in paths {
-        let Ok(text) = std::fs::read_to_string(path) else {
+        let Ok(text) = read_file(path) else {
             continue;
         };
         let mut lines = text.lines().map(str::trim);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::target::{self, Roots, Target};
 use super::url::{self, Parameters, UrlError};
-use crate::store::settings::{SettingsError, Surroundings};
+use crate::store::settings::{SettingsError, Surroundings, read_file};
 
 /// Where the URLs come from.
 #[derive(Clone, Serialize, Deserialize)]
@@ -95,6 +95,12 @@ impl PgSettings {
         Ok(named.into_iter().flat_map(|(_, targets)| targets).collect())
     }
 
+    /// Whether the file that names the database is one of its own: a secret
+    /// that is mounted, say, from where it may not come back for long.
+    pub(super) fn is_in_a_file(&self) -> bool {
+        matches!(self.source, PgSource::File(_))
+    }
+
     /// What each URL says, and where it leads to. Reads files.
     pub(super) fn named(&self) -> Result<Vec<(Parameters, Vec<Target>)>, SettingsError> {
         let (flag, urls) = match &self.source {
@@ -128,7 +134,7 @@ fn lines(path: &Path) -> Result<Vec<String>, SettingsError> {
         path: path.display().to_string(),
         error,
     };
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let text = read_file(path).map_err(|error| wrong(error.to_string()))?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let lines: Vec<String> = lines.map(str::to_owned).collect();
     if lines.is_empty() {

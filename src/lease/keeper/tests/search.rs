@@ -191,6 +191,27 @@ fn rejoined() -> Desk {
 }
 
 #[test]
+fn a_poll_does_not_show_that_the_server_can_be_written_to() {
+    let mut desk = Desk::new(config());
+    acquisition(&desk.sees(vec![released(5, 9)]));
+    let read_only = Acquired::Unknown(unknown(Fault::ReadOnly));
+    let commands = desk.acquired(second(0), read_only.clone());
+    assert!(
+        matches!(commands[..], [.., Command::End(Outcome::Database(_))]),
+        "{commands:?}"
+    );
+    // One that has waited for long waits on: it may pass.
+    let mut desk = Desk::new(config());
+    for poll in 1..=3 {
+        desk.sees(vec![held(5, poll)]);
+        desk.wakes();
+    }
+    acquisition(&desk.sees(vec![released(5, 9)]));
+    let at = desk.at;
+    assert_eq!(desk.acquired(at, read_only), []);
+}
+
+#[test]
 fn after_a_term_no_refusal_is_one_of_the_first_connect() {
     for fault in [Fault::Final, Fault::ReadOnly] {
         let mut desk = rejoined();
