@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
@@ -187,6 +188,11 @@ pub(super) fn setup(command: &[OsString], pid_namespace: bool) -> Result<Setup, 
     })
 }
 
+/// The thread that looks names up stays. Made anew it could fail where the
+/// worker has reached a limit of processes by then, and tokio bears that with
+/// its last thread alone.
+const ALWAYS: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// What nothing may begin without.
 pub(super) fn settle_in() -> Result<(), SysError> {
     // Nothing of the tree may be lost when the guard dies.
@@ -284,6 +290,7 @@ impl Prepared {
     fn edges(&mut self, options: &RunOptions, telemetry: &Telemetry) -> Result<Edges, SysError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
+            .thread_keep_alive(ALWAYS)
             .build()
             .map_err(SysError::on("start a runtime"))?;
         let metrics = Metrics::new();

@@ -291,6 +291,7 @@ where
     fn handle(&mut self, seen: Seen) {
         match seen {
             Seen::Time => self.time(),
+            Seen::Signal(Some(origin)) if signals::is_own_limit(&origin) => {}
             Seen::Signal(Some(origin)) => {
                 let typed = signals::typed(&origin);
                 self.signal(origin.signal, typed);

@@ -96,6 +96,15 @@ pub fn typed(origin: &Origin) -> bool {
     matches!(origin.cause, Cause::Kernel)
 }
 
+/// Whether leasewrap itself has run into a limit (`setrlimit(2)`): the call
+/// fails, and what that means is known where it was made. The worker's own
+/// limits are its own; it must not die of these.
+pub fn is_own_limit(origin: &Origin) -> bool {
+    let me = std::process::id().cast_signed();
+    let from_here = origin.process.as_ref().is_none_or(|from| from.pid == me);
+    from_here && [libc::SIGXFSZ, libc::SIGXCPU].contains(&origin.signal)
+}
+
 /// Decides on one signal.
 pub fn meaning(signal: i32, typed: bool, doing: Doing, terminal: Terminal) -> Meaning {
     match (signal, doing) {

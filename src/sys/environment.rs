@@ -196,12 +196,16 @@ impl WorkerEnvironment {
                 || name == RELEASE_VARIABLE
                 || OF_THE_TERM.contains(&name)
         });
-        Self::from(inherited, start)
+        let keeper = nix::unistd::getppid().as_raw();
+        Self::from(inherited, start, keeper)
     }
 
-    fn from(mut variables: Vec<CString>, start: &Start) -> Self {
+    fn from(mut variables: Vec<CString>, start: &Start, keeper: i32) -> Self {
         let mut own_pids = Vec::new();
-        if variables.iter().any(|v| name_of(v) == b"LISTEN_FDS") {
+        // Sockets that leasewrap was started with. Those of another process,
+        // which has left its variables behind, are none (sd_listen_fds(3)).
+        let passed = format!("LISTEN_PID={keeper}");
+        if variables.iter().any(|v| v.as_bytes() == passed.as_bytes()) {
             // The handle in LISTEN_PIDFDID means leasewrap's process.
             variables.retain(|v| !matches!(name_of(v), b"LISTEN_PID" | b"LISTEN_PIDFDID"));
             own_pids.push("LISTEN_PID".to_owned());
@@ -302,7 +306,7 @@ mod tests {
 
     fn worker(given: &[&str], pgoptions: PgOptions) -> Vec<String> {
         let given = given.iter().map(|v| CString::new(*v).unwrap()).collect();
-        WorkerEnvironment::from(given, &start(pgoptions))
+        WorkerEnvironment::from(given, &start(pgoptions), 1)
             .variables
             .iter()
             .map(|v| v.to_string_lossy().into_owned())
@@ -341,12 +345,19 @@ mod tests {
     fn passed_sockets_are_for_the_worker() {
         let given = ["LISTEN_FDS=1", "LISTEN_PID=1", "LISTEN_PIDFDID=2"];
         let given: Vec<_> = given.iter().map(|v| CString::new(*v).unwrap()).collect();
-        let environment = WorkerEnvironment::from(given, &start(PgOptions::Leave));
+        let environment = WorkerEnvironment::from(given, &start(PgOptions::Leave), 1);
         assert_eq!(environment.own_pids, ["LISTEN_PID"]);
         let names: Vec<_> = environment.variables.iter().map(|v| name_of(v)).collect();
         assert!(names.contains(&b"LISTEN_FDS".as_slice()));
         assert!(!names.contains(&b"LISTEN_PID".as_slice()));
         assert!(!names.contains(&b"LISTEN_PIDFDID".as_slice()));
+        // Those of somebody else stay as they are.
+        let given: Vec<_> = ["LISTEN_FDS=1", "LISTEN_PID=1"]
+            .map(|v| CString::new(v).unwrap())
+            .to_vec();
+        let environment = WorkerEnvironment::from(given.clone(), &start(PgOptions::Leave), 2);
+        assert!(environment.own_pids.is_empty());
+        assert_eq!(environment.variables[..2], given);
     }
 
     #[test]
@@ -360,7 +371,7 @@ mod tests {
             Variable::absent("A"),
             Variable::absent("LEASEWRAP_TOKEN"),
         ];
-        let environment = WorkerEnvironment::from(given, &start);
+        let environment = WorkerEnvironment::from(given, &start, 1);
         let of = |name: &str| {
             let mut all = environment.variables.iter();
             all.find(|v| name_of(v) == name.as_bytes())

@@ -143,8 +143,7 @@ fn it_has_nothing_that_is_the_workers() {
             ),
         )
         .env("LEASEWRAP_DB_FILE", "")
-        .env("LISTEN_FDS", "1")
-        .env("LISTEN_PID", "1")
+        .below(&["sh", "-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"", "sh"])
         .env("NOTIFY_SOCKET", "/no/such/manager")
         .start(|start| start.descriptors.push((passed.as_raw_fd(), 7)))
         .switch("--rejoin")

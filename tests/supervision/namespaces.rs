@@ -81,7 +81,7 @@ fn its_pids_are_its_own_and_nobody_elses_are_seen() {
     let script = "echo $$ $PPID $LISTEN_PID $WATCHDOG_PID; \
                   for dir in /proc/[0-9]*; do cat $dir/comm; done | sort | uniq; readlink /proc/self/ns/pid";
     let out = leasewrap()
-        .env("LISTEN_FDS", "1")
+        .below(&["sh", "-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"", "sh"])
         .option("--worker-watchdog", "1m")
         .sh(script)
         .run()

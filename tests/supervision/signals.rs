@@ -1,7 +1,8 @@
 //! Signals that are passed on, dropped, ignored, handed down.
 
 use crate::leasewrap;
-use crate::support::leasewrap::{Builder, Leasewrap};
+use crate::support::leasewrap::{Builder, Leasewrap, holder};
+use crate::support::run::run;
 use crate::support::server::shared;
 use crate::support::wait::{SOON, until_true};
 use crate::support::witness::Log;
@@ -219,4 +220,19 @@ fn few_descriptors_are_enough() {
         .run()
         .code(3);
     assert_eq!(ended.out, "24\n");
+}
+
+#[test]
+fn a_limit_that_leasewrap_reaches_is_not_the_workers() {
+    // What it writes to the file's log is cut off at 300 KiB, with SIGXFSZ:
+    // no renewal works from then on.
+    let file = run().file("limited.db");
+    let url = format!("sqlite:{}", file.display());
+    holder(&url, "limited")
+        .ttl("2s")
+        .option("--renew-every", "20ms")
+        .below(&["bash", "-c", "ulimit -f 300; exec \"$@\"", "bash"])
+        .sh("sleep 1000")
+        .run()
+        .code(122);
 }

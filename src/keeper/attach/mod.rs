@@ -179,6 +179,9 @@ impl Front {
     }
 
     fn signal(&mut self, origin: &Origin) {
+        if signals::is_own_limit(origin) {
+            return;
+        }
         let typed = signals::typed(origin);
         match signals::meaning(origin.signal, typed, self.doing(), self.terminal) {
             Meaning::Stop(signal) => {
