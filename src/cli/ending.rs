@@ -28,6 +28,12 @@ pub struct Record {
     given_back: Option<BootInstant>,
     stop: Option<StopCause>,
     runs_out_in: Option<Duration>,
+    /// A call of this term has failed, and none has succeeded since.
+    unanswered: bool,
+    /// When a worker that is told to stop, the lease being lost, is killed.
+    kill_at: Option<BootInstant>,
+    /// It was not gone by then.
+    killed: bool,
 }
 
 impl Record {
@@ -47,6 +53,9 @@ impl Record {
             given_back: None,
             stop: None,
             runs_out_in: None,
+            unanswered: false,
+            kill_at: None,
+            killed: true,
         }
     }
 
@@ -79,6 +88,8 @@ impl Record {
                 .map(|at| self.given_back.unwrap_or(now).saturating_since(at)),
             runs_out_in: self.runs_out_in,
             rides_out: self.rides_out,
+            unanswered: self.unanswered,
+            killed: self.killed,
             containment: self.containment,
         }
     }
@@ -112,6 +123,15 @@ impl Audience for Teller<'_> {
                 self.record.given_back = None;
                 self.record.stop = None;
                 self.record.runs_out_in = None;
+                self.record.unanswered = false;
+                self.record.kill_at = None;
+            }
+            Transition::Renewed { .. } => self.record.unanswered = false,
+            Transition::CallFailed { .. } => self.record.unanswered = true,
+            Transition::Losing { deadline } => self.record.kill_at = Some(*deadline),
+            Transition::Lost { loss } => {
+                let ended_in_time = self.record.kill_at.is_some_and(|kill_at| now < kill_at);
+                self.record.killed = loss.is_some() || !ended_in_time;
             }
             Transition::Stopping(cause) => self.record.stop = Some(cause.clone()),
             Transition::Released { result, .. } => {
@@ -122,11 +142,7 @@ impl Audience for Teller<'_> {
                 };
             }
             Transition::Waiting { .. }
-            | Transition::Renewed { .. }
-            | Transition::CallFailed { .. }
             | Transition::IncarnationChanged { .. }
-            | Transition::Losing { .. }
-            | Transition::Lost { .. }
             | Transition::HolderChanged { .. } => {}
         }
         self.board.told(transition, keeper, now);
@@ -137,6 +153,7 @@ impl Audience for Teller<'_> {
                 term: keeper.term().or(self.record.term.as_ref()),
                 now,
                 rides_out: self.record.rides_out,
+                killed: self.record.killed,
                 containment: self.record.containment,
             },
         );

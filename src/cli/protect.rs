@@ -13,8 +13,9 @@ use crate::store::admin::{Admin, ProtectError, Protection};
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Only sessions that carry the lease's current token may write to the tables: a
-worker under --pgoptions, or one that calls leasewrap.fence itself. All of the
-tables are fenced, or none; partitions that exist are included.
+worker under --pgoptions, or one that sets leasewrap.name and leasewrap.token in
+its transaction. All of the tables are fenced, or none; partitions that exist
+are included.
 
 Examples:
   leasewrap protect orders shop.invoices --name mailer --allow-role admin

@@ -161,7 +161,7 @@ where
                 Ok(())
             }
             Transition::Lost { loss: None } => {
-                self.why_ended("deadline", "no renewal came through until the deadline");
+                self.why_ended("deadline", "no renewal came through in time");
                 Ok(())
             }
             Transition::CallFailed { .. }

@@ -31,6 +31,9 @@ pub fn run(task: &ReleaseTask) -> u8 {
         release.patience + release.call_limit
     });
     let _limit = end_at_last(longest + REST);
+    let claimed = release
+        .as_ref()
+        .is_none_or(|release| release.claim != Claim::Nothing);
     let said = match release {
         Some(release) => {
             let said = give_back(&release);
@@ -42,21 +45,30 @@ pub fn run(task: &ReleaseTask) -> u8 {
         None => Err("the keeper has left no record of what to release".to_owned()),
     };
     task.see_to_keeper();
-    let what = match task.keeper {
-        Keeper::Lost(_) => "the keeper process of leasewrap is gone",
-        Keeper::StandsStill => "the keeper process of leasewrap stood still until its deadline",
-    };
-    let killed = task.killed;
     let (code, then) = match said {
         Ok(then) => (exit::LOST, then),
         Err(why) => (exit::FAILED, format!("the lease runs out by itself: {why}")),
     };
     // Nobody may be there to read it.
     let _ = stdio::say(&format!(
-        "leasewrap: {what}, so the worker was killed ({killed} processes); {then}; \
-         look for who killed or stopped leasewrap (the kernel log, if memory ran out)"
+        "leasewrap: {}; {then}; \
+         look for who killed or stopped leasewrap (the kernel log, if memory ran out)",
+        what(task.keeper, task.killed, claimed)
     ));
     code
+}
+
+/// What became of the keeper and of the worker; a standby has none.
+fn what(keeper: Keeper, killed: u32, claimed: bool) -> String {
+    let keeper = match keeper {
+        Keeper::Lost(_) => "the keeper process of leasewrap is gone",
+        Keeper::StandsStill => "the keeper process of leasewrap stood still until its deadline",
+    };
+    if killed == 0 && !claimed {
+        format!("{keeper}; there was no worker")
+    } else {
+        format!("{keeper}, so the worker was killed ({killed} processes)")
+    }
 }
 
 /// Somebody may stop this process too, and the guard's timers have not come
@@ -110,4 +122,19 @@ fn give_back(release: &Release) -> Result<String, String> {
 
 fn is_over(begun: BootInstant, patience: Duration) -> bool {
     clock::now().saturating_since(begun) >= patience
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::guard::KeeperLoss;
+
+    #[test]
+    fn only_a_worker_that_was_there_was_killed() {
+        let gone = Keeper::Lost(KeeperLoss::Closed);
+        assert!(what(gone, 0, false).ends_with("there was no worker"));
+        assert!(what(gone, 2, true).ends_with("was killed (2 processes)"));
+        // It may have ended right before.
+        assert!(what(gone, 0, true).ends_with("was killed (0 processes)"));
+    }
 }

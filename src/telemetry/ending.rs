@@ -34,6 +34,10 @@ pub struct Ending<'a> {
     pub runs_out_in: Option<Duration>,
     /// The longest outage of the database that the times in use ride out.
     pub rides_out: Duration,
+    /// No call to the database has succeeded since one failed.
+    pub unanswered: bool,
+    /// A worker that lost its lease was killed, and had not ended before.
+    pub killed: bool,
     /// What would have ended the worker's tree without leasewrap.
     pub containment: Containment,
 }
@@ -153,10 +157,14 @@ impl Ending<'_> {
 
     fn lost(&self, loss: Option<&Loss>) -> String {
         let remedy = match loss {
-            None => format!(
+            None if self.unanswered => format!(
                 "look at the database and the way to it, or give a longer --ttl: the times in use ride out {} at the most",
                 span(self.rides_out)
             ),
+            None => {
+                "no call to the database had failed: did leasewrap or its host stand still (stopped, suspended, starved)?"
+                    .to_owned()
+            }
             Some(Loss::Missing) => {
                 "was its table dropped, or the database replaced by another one?".to_owned()
             }
@@ -170,9 +178,14 @@ impl Ending<'_> {
             }
         };
         format!(
-            "lease lost{}: {}; the worker was killed; {remedy}",
+            "lease lost{}: {}; the worker was {}; {remedy}",
             self.after(),
-            loss_words(loss)
+            loss_words(loss),
+            if self.killed {
+                "killed"
+            } else {
+                "told to stop and ended"
+            }
         )
     }
 
@@ -221,9 +234,19 @@ mod tests {
 
     fn end_with(outcome: &Outcome, stop: Option<&StopCause>, exit_code: u8) -> (Level, String) {
         let name = LeaseName::new("the job").expect("a name");
-        let ending = Ending {
+        let ending = ending(outcome, &name, stop, exit_code);
+        (ending.level(), ending.text())
+    }
+
+    fn ending<'a>(
+        outcome: &'a Outcome,
+        name: &'a LeaseName,
+        stop: Option<&'a StopCause>,
+        exit_code: u8,
+    ) -> Ending<'a> {
+        Ending {
             outcome,
-            name: &name,
+            name,
             program: "./w",
             exit_code,
             stop,
@@ -231,9 +254,10 @@ mod tests {
             held: Some(Duration::from_secs(90)),
             runs_out_in: None,
             rides_out: Duration::from_secs(11),
+            unanswered: true,
+            killed: true,
             containment: Containment::Tree,
-        };
-        (ending.level(), ending.text())
+        }
     }
 
     #[test]
@@ -260,7 +284,7 @@ mod tests {
             (
                 Outcome::Lost { loss: None },
                 Level::ERROR,
-                vec!["after 1m 30s", "--ttl", "11s"],
+                vec!["after 1m 30s", "in time", "was killed", "--ttl", "11s"],
             ),
             (
                 Outcome::Lost { loss },
@@ -297,6 +321,32 @@ mod tests {
                 assert!(text.contains(word), "{text:?} lacks {word:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_loss_is_blamed_on_the_database_only_where_a_call_has_failed() {
+        let name = LeaseName::new("mailer").expect("a name");
+        let outcome = Outcome::Lost { loss: None };
+        let stalled = Ending {
+            unanswered: false,
+            ..ending(&outcome, &name, None, 122)
+        };
+        let text = stalled.text();
+        assert!(text.contains("host stand still"), "{text}");
+        assert!(!text.contains("look at the database"), "{text}");
+    }
+
+    #[test]
+    fn a_worker_that_has_ended_in_time_was_not_killed() {
+        let name = LeaseName::new("mailer").expect("a name");
+        let outcome = Outcome::Lost { loss: None };
+        let ended = Ending {
+            killed: false,
+            ..ending(&outcome, &name, None, 122)
+        };
+        let text = ended.text();
+        assert!(text.contains("told to stop and ended"), "{text}");
+        assert!(!text.contains("killed"), "{text}");
     }
 
     #[test]

@@ -23,6 +23,9 @@ pub struct Context<'a> {
     pub now: BootInstant,
     /// The longest outage that the times in use ride out.
     pub rides_out: Duration,
+    /// Whether a worker that lost its lease is killed; it may have ended in
+    /// time when it was told to stop.
+    pub killed: bool,
     /// What ends the worker's tree.
     pub containment: Containment,
 }
@@ -218,12 +221,7 @@ fn renewed(
 }
 
 fn call_failed(context: &Context<'_>, what: &str, unknown: &Unknown, left: Option<Duration>) {
-    let until = left.map_or_else(String::new, |left| {
-        format!(
-            "; the worker has to be dead in {} if none succeeds",
-            span(left)
-        )
-    });
+    let until = until_words(what, left);
     tracing::warn!(
         event = "call-failed",
         name = %context.name,
@@ -235,6 +233,21 @@ fn call_failed(context: &Context<'_>, what: &str, unknown: &Unknown, left: Optio
         "cannot {what}: {}{until}",
         unknown.message
     );
+}
+
+/// What happens unless a further call succeeds.
+fn until_words(what: &str, left: Option<Duration>) -> String {
+    match left {
+        // There is no worker any more.
+        Some(_) if what == "release the lease" => {
+            "; the lease runs out if none succeeds".to_owned()
+        }
+        Some(left) => format!(
+            "; the worker has to be dead in {} if none succeeds",
+            span(left)
+        ),
+        None => String::new(),
+    }
 }
 
 fn losing(context: &Context<'_>, deadline: BootInstant) {
@@ -258,8 +271,13 @@ fn lost(context: &Context<'_>, loss: Option<&Loss>) {
         holder = context.holder(),
         token = context.token(),
         reason = loss_name(loss),
-        "lease lost: {}; killing the worker and everything it started",
-        loss_words(loss)
+        "lease lost: {}; {}",
+        loss_words(loss),
+        if context.killed {
+            "killing the worker and everything it started"
+        } else {
+            "the worker was told to stop and has ended"
+        }
     );
 }
 
@@ -329,7 +347,7 @@ pub fn cause_words(cause: &StopCause) -> String {
 /// For people: reads after "lease lost:".
 pub fn loss_words(loss: Option<&Loss>) -> String {
     loss.map_or_else(
-        || "no renewal came through until the deadline".to_owned(),
+        || "no renewal came through in time".to_owned(),
         Loss::to_string,
     )
 }
@@ -364,5 +382,21 @@ fn fault_name(fault: Fault) -> &'static str {
         Fault::Transient => "transient",
         Fault::ReadOnly => "read-only",
         Fault::Final => "final",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_call_says_what_hangs_on_the_next_one() {
+        let left = Some(Duration::from_secs(3));
+        let renewal = until_words("renew the lease", left);
+        assert!(renewal.contains("worker has to be dead in 3s"), "{renewal}");
+        let release = until_words("release the lease", left);
+        assert!(release.contains("the lease runs out"), "{release}");
+        assert!(!release.contains("worker"), "{release}");
+        assert_eq!(until_words("look at the lease", None), "");
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::leasewrap;
 use crate::support::leasewrap::{events, holder, lease_name};
+use crate::support::proxy::Proxy;
 use crate::support::server::shared;
 use crate::support::wait::SOON;
 use crate::support::witness::Log;
@@ -121,6 +122,35 @@ fn quiet_still_says_what_went_wrong() {
     ));
     let ended = first.end().code(122);
     assert!(ended.last_line().contains("lost"), "{:?}", ended.log);
+}
+
+#[test]
+fn a_loss_says_who_stood_still_and_whether_the_worker_was_killed() {
+    let proxy = Proxy::to(shared().port());
+    let cut = holder(&proxy.url("postgres"), &lease_name("cut"))
+        .ttl("2s")
+        .sh("trap 'exit 0' TERM; echo ready; while :; do sleep 0.02; done")
+        .spawn();
+    cut.wait_out("ready");
+    proxy.cut();
+    let ended = cut.end().code(122);
+    let lost = &events(&ended.log, "lost")[0]["message"];
+    assert!(lost.to_string().contains("has ended"), "{lost}");
+    let last = ended.last_line();
+    assert!(last.contains("told to stop and ended"), "{last}");
+    assert!(last.contains("look at the database"), "{last}");
+
+    let stopped = holder(&shared().url(), &lease_name("stopped"))
+        .ttl("2s")
+        .worker(&["sleep", "1000"])
+        .spawn();
+    stopped.wait_event("acquired");
+    // The guard wakes it, after the deadline.
+    stopped.signal(libc::SIGSTOP);
+    let ended = stopped.end().code(122);
+    let last = ended.last_line();
+    assert!(last.contains("the worker was killed"), "{last}");
+    assert!(last.contains("host stand still"), "{last}");
 }
 
 #[test]

@@ -82,6 +82,14 @@ impl Sandbox {
             .replace("cargo run --release -- ", "leasewrap ")
     }
 
+    /// The next night: nothing is left of what the line before has run in a
+    /// file, and what `--hold-at-least` still keeps taken there is over.
+    fn a_night_later(&self, file: &str) {
+        for ending in ["", "-shm", "-wal"] {
+            let _ = fs::remove_file(self.dir.join(format!("{file}{ending}")));
+        }
+    }
+
     /// Runs a command that must succeed.
     #[track_caller]
     pub fn run(&mut self, place: &str, command: &str) {
@@ -97,6 +105,11 @@ impl Sandbox {
             } else if words.contains(&"--") {
                 self.give_back(&name);
             }
+        }
+        if let Some(file) =
+            value("--db").and_then(|url| Some(url.strip_prefix("sqlite:")?.to_owned()))
+        {
+            self.a_night_later(&file);
         }
         let here = self.here(command);
         let mut shell = Command::new("sh");

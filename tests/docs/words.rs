@@ -117,6 +117,8 @@ fn every_last_line_is_explained() {
             held: None,
             runs_out_in: None,
             rides_out: Duration::from_secs(11),
+            unanswered: true,
+            killed: true,
             containment: Containment::Tree,
         };
         let says = ending.text();

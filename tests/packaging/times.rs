@@ -71,7 +71,6 @@ fn the_unit_leaves_leasewrap_its_time_and_watches_within_the_ttl() {
         ("NotifyAccess", "main"),
         ("KillMode", "mixed"),
         ("Restart", "always"),
-        ("RestartPreventExitStatus", "2 126 127"),
         ("StartLimitIntervalSec", "0"),
         ("WatchdogSignal", "SIGKILL"),
     ] {

@@ -60,7 +60,7 @@ Examples:
     leasewrap --db postgres://app@db/app --name mailer -- ./mailer --queue out
 
   A cron job of several hosts that runs once:
-    leasewrap --db-file /etc/leasewrap.url --name nightly --no-wait \\
+    leasewrap --db-file /etc/leasewrap.url --name nightly --wait 1m \\
       --hold-at-least 10m --conflict-exit-code 0 -- /usr/local/bin/nightly
 
 Exit codes:

@@ -358,7 +358,7 @@ impl Slot {
         }
         if let Some(expired) = self.expired_for_ms {
             notes.push(format!(
-                "expired {} ago and not given back: its holder's host or network is lost; a standby takes over once it has watched it long enough",
+                "expired {} ago and not given back: its holder's host or network is lost, or it could not give it back; a standby takes over once it has watched it long enough",
                 ms(expired)
             ));
         }

@@ -132,7 +132,7 @@ impl Notice {
                 notice(Happening::Lost, loss.name(), loss.to_string())
             }
             Transition::Lost { loss: None } => {
-                let message = "no renewal came through until the deadline".to_owned();
+                let message = "no renewal came through in time".to_owned();
                 notice(Happening::Lost, "deadline", message)
             }
             Transition::Released { result, .. } => {

@@ -16,7 +16,7 @@ pub(super) fn pooler(server: &ServerFacts, heard: &Heard) -> Point {
         (true, Heard::After(_)) => Point::new("pooler", Verdict::Holds, "in between, one session for each client"),
         (true, Heard::Not(_)) => Point::new("pooler", Verdict::Note, "in between, sessions are shared (transaction pooling)")
             .because("everything works; standbys poll, and with --pgoptions the fence's settings do not arrive")
-            .remedy("for hand-over within milliseconds name the server itself; let the worker call the fence itself"),
+            .remedy("for hand-over within milliseconds name the server itself; let the worker set leasewrap.name and leasewrap.token in its transactions"),
     }
 }
 
