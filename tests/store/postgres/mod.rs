@@ -8,6 +8,7 @@ mod hosts;
 mod ledger;
 mod limits;
 mod login;
+mod multiplexer;
 mod pooled;
 mod prepared;
 mod rights;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use leasewrap::lease::record::{Acquired, Expected, Observed, Released, Renewed, Term};
 use leasewrap::store::Store;
 
-use super::bench_on;
 use super::bouncer::Bouncer;
+use super::{bench_on, multiplexer};
 use crate::bench::{self, Bench, Contender, LIMIT, run};
 use crate::support::server::{Options, Server};
 
@@ -248,4 +248,41 @@ fn nothing_is_prepared_behind_a_pooler() {
         assert!(!log.contains("prepare leasewrap_"), "{mode}: {log}");
         assert!(!log.contains("execute leasewrap_"), "{mode}: {log}");
     }
+}
+
+#[test]
+fn a_session_that_only_looks_like_ones_own_does_nothing_for_anybody_else() {
+    let server = server();
+    let port = multiplexer::start(&server, 2);
+    let url = format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
+    super::set_up(&bench::settings(&server.url(), "leasewrap"));
+    let lease = || Bench::new(bench::settings(&url, "leasewrap"));
+    run(async {
+        let (a, b) = (lease(), lease());
+        let (mut a, mut b) = (ready(&a).await, ready(&b).await);
+        for _ in 0..10 {
+            for (holder, term, standby) in [&mut a, &mut b] {
+                let grant = holder.renewed(term).await;
+                assert_eq!(grant.token, term.token);
+                let seen = standby.observe().await;
+                assert_eq!(seen.records[0].holder, Some(term.holder));
+            }
+        }
+        // Each standby takes its own, though the other's is free, too.
+        for (holder, term, _) in [&mut a, &mut b] {
+            let grant = holder.renewed(term).await;
+            holder.release(term, &grant).await;
+        }
+        for (_, term, standby) in [&mut a, &mut b] {
+            let (next, _) = standby.take(0).await;
+            assert!(next.token > term.token);
+            let row = standby.record(0).await;
+            assert_eq!(row.holder, Some(next.holder));
+        }
+    });
+    let log = server.log();
+    assert!(
+        log.contains("prepare leasewrap_"),
+        "it looked like one's own: {log}"
+    );
 }
