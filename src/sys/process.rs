@@ -60,6 +60,15 @@ pub fn user_of(pid: i32) -> Option<u32> {
     Some(std::os::unix::fs::MetadataExt::uid(&metadata))
 }
 
+/// Who traces a process, a debugger say (`TracerPid` of `proc_pid_status(5)`).
+pub(super) fn tracer(pid: i32) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"))?;
+    line.trim().parse().ok().filter(|tracer| *tracer != 0)
+}
+
 /// A process group of one's own; with a controlling terminal a session, too.
 ///
 /// There the worker stays in the caller's group, with a parent elsewhere. Were

@@ -6,7 +6,7 @@ use crate::leasewrap;
 use crate::support::leasewrap::namespaced;
 use crate::support::run::run;
 use crate::support::user::{NOBODY, by_nobody, is_root};
-use crate::support::wait::{SOON, until_true};
+use crate::support::wait::{SOON, until, until_true};
 use crate::support::witness::Log;
 use crate::support::{proc, sys};
 
@@ -274,4 +274,33 @@ fn a_proc_of_another_namespace_is_refused() {
         .code(125);
     assert!(ended.says(&["/proc is not mounted or shows"]), "{ended:?}");
     assert_eq!(ended.out, "");
+}
+
+#[test]
+fn a_worker_that_somebody_traces_is_named() {
+    let leasewrap = leasewrap()
+        .option("--stop-timeout", "300ms")
+        .sh("echo up; exec sleep 1000")
+        .spawn();
+    leasewrap.wait_out("up");
+    let worker = leasewrap.worker();
+    let (let_go, told) = std::sync::mpsc::channel::<()>();
+    let (is_traced, traced) = std::sync::mpsc::channel();
+    // Whoever is traced belongs to the thread that has begun it.
+    let tracer = std::thread::spawn(move || {
+        // SAFETY: numbers; nothing of this process is read or written.
+        let seized = unsafe { libc::ptrace(libc::PTRACE_SEIZE, worker, 0, 0) };
+        is_traced.send(seized == 0).unwrap();
+        let _over = told.recv();
+    });
+    assert!(traced.recv().unwrap(), "it can be traced");
+    leasewrap.signal(libc::SIGTERM);
+    let line = until("it is told of", Duration::from_secs(20), || {
+        let lines = leasewrap.log();
+        lines.into_iter().find(|line| line.contains("traces it"))
+    });
+    assert!(line.contains(&format!("{worker} sleep")), "{line}");
+    drop(let_go);
+    tracer.join().unwrap();
+    until_true("nobody is left", SOON, || leasewrap.alive().is_empty());
 }

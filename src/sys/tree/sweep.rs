@@ -259,11 +259,14 @@ impl Sweep {
                 continue;
             };
             let why = match found.state {
-                // Waits to be reaped.
-                b'Z' | b'X' if found.threads <= 1 => continue,
-                _ if self.refused.contains(pid) => "no permission",
-                b'D' => "uninterruptible sleep",
-                _ => "does not end",
+                // Waits to be reaped: by us, if nobody stands in between.
+                b'Z' | b'X' if found.threads <= 1 => match process::tracer(*pid) {
+                    Some(tracer) => format!("has ended, and process {tracer} traces it"),
+                    None => continue,
+                },
+                _ if self.refused.contains(pid) => "no permission".to_owned(),
+                b'D' => "uninterruptible sleep".to_owned(),
+                _ => "does not end".to_owned(),
             };
             reports.push(format!("{pid} {} ({why})", found.name));
             if reports.len() == REPORTED {
