@@ -72,7 +72,7 @@ fn until_the_end(settings: Settings, options: &AttachOptions) -> Result<u8, SysE
     runtime.shutdown_background();
     let ended = ended.inspect_err(|_| telemetry.flush())?;
     let code = code(&ended.end.how, options.exit_codes);
-    telemetry.last(|| log(&ended, code, options));
+    telemetry.last(code == 0, || log(&ended, code, options));
     Ok(code)
 }
 

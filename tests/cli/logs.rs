@@ -84,6 +84,30 @@ fn a_filter_by_flag_and_variable() {
 }
 
 #[test]
+fn a_filter_hides_no_end() {
+    for (filter, good_ends) in [("leasewrap=debug", 1), ("info", 1), ("warn", 0), ("off", 0)] {
+        let filtered = || leasewrap().env("LEASEWRAP_LOG", filter);
+        let ended = filtered().sh("true").run().code(0);
+        let last = events(&ended.log, "ended");
+        assert_eq!(last.len(), good_ends, "{filter}: {:?}", ended.log);
+        if let Some(last) = last.first() {
+            assert_eq!(
+                (&last["outcome"], &last["exit_code"]),
+                (&"worker".into(), &0.into())
+            );
+        }
+        let stopped = filtered().sh("echo runs; exec sleep 1000").spawn();
+        stopped.wait_out("runs");
+        stopped.signal(libc::SIGTERM);
+        let ended = stopped.end().code(143);
+        let last = events(&ended.log, "ended");
+        assert_eq!(last.len(), 1, "{filter}: {:?}", ended.log);
+        assert_eq!(last[0]["exit_code"], 143);
+        assert!(ended.last_line().contains("SIGTERM"), "{:?}", ended.log);
+    }
+}
+
+#[test]
 fn quiet_is_silent_at_a_good_end() {
     for builder in [leasewrap(), leasewrap().text()] {
         let ended = builder.switch("-q").sh("echo worker").run().code(0);
