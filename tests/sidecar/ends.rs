@@ -185,6 +185,25 @@ fn attach_gives_up_after_wait() {
 }
 
 #[test]
+fn no_wait_makes_one_attempt() {
+    let pod = Pod::new("sidecar-no-wait", LONG);
+    let variable = || pod.attach().env("LEASEWRAP_WAIT", "0s");
+    let alone = variable().sh("exit 1").run().code(121);
+    assert!(alone.says(&["waiting", "No such file"]), "{alone:?}");
+    let serve = pod.serve().spawn();
+    listens(pod.socket());
+    // The first look at the database may take its time.
+    pod.attach().sh("exit 3").run().code(3);
+    variable().sh("exit 4").run().code(4);
+    pod.attach().switch("--no-wait").sh("exit 5").run().code(5);
+    serve.wait_events("released", 3);
+    let (_holder, _) = pod.scene.hold(&crate::support::server::shared().url(), &[]);
+    let ended = variable().sh("exit 1").run().code(121);
+    assert!(ended.last_line().contains("not acquired"), "{ended:?}");
+    assert!(proc::alive(serve.pid()));
+}
+
+#[test]
 fn nothing_is_left_of_attach() {
     let pod = Pod::new("sidecar-nothing-left", LONG);
     let _serve = pod.serve().spawn();
