@@ -64,8 +64,15 @@ fn serve_tells_the_service_manager_of_its_own_end_alone() {
 fn what_cannot_be_run_is_found_before_serve_is_looked_for() {
     let pod = Pod::new("sidecar-not-found", LONG);
     let ended = pod.attach().worker(&["/no/such/program"]).run().code(127);
-    assert!(ended.says(&["/no/such/program"]), "{ended:?}");
-    pod.attach().worker(&["/etc/passwd"]).run().code(126);
+    assert!(
+        ended.says(&[
+            "\"outcome\":\"not-started\"",
+            "cannot execute /no/such/program: No such file"
+        ]),
+        "{ended:?}"
+    );
+    let ended = pod.attach().worker(&["/etc/passwd"]).run().code(126);
+    assert!(ended.last_line().contains("cannot execute"), "{ended:?}");
     let serve = pod.serve().spawn();
     let script = crate::support::leasewrap::file_with("#!/no/such/interpreter\n");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
