@@ -1,6 +1,7 @@
 //! What the operators' commands share: the store, the limit of each call,
 //! and how a failure is told.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use clap::Args;
@@ -60,6 +61,14 @@ impl Failed {
         Self {
             message: message.into(),
             code: exit::USAGE,
+        }
+    }
+
+    /// leasewrap itself failed. `error` reads after "cannot".
+    pub fn cannot(error: &impl Display) -> Self {
+        Self {
+            message: format!("cannot {error}"),
+            code: exit::FAILED,
         }
     }
 

@@ -1,13 +1,17 @@
 //! `attach`: the guard's half, in the worker's container.
 
+use std::time::Duration;
+
 use super::admin::Failed;
 use super::args::sidecar::{AttachArgs, AttachOptions};
+use super::refused::{self, Refused};
 use super::run;
 use crate::exit::{self, ExitCodes};
 use crate::keeper::attach::{self, Ended, Settings};
-use crate::lease::attach::How;
+use crate::lease::attach::{End, How};
 use crate::lease::keeper::event::Outcome;
 use crate::lease::timing::Rounded;
+use crate::sys::executable::Unusable;
 use crate::sys::listening;
 use crate::sys::{SysError, inherited, namespace, signals};
 use crate::telemetry::{LAST, Telemetry};
@@ -20,36 +24,42 @@ impl AttachArgs {
             Ok(options) => options,
             Err(error) => return Failed::from(error).tell(),
         };
-        if let Err(error) = listening::check(&options.socket) {
-            return run::no_socket(&error);
-        }
-        // Before a lease is thought of.
-        let setup = match run::setup(&options.command, options.pid_namespace) {
-            Ok(setup) => setup,
-            Err(unusable) => {
-                super::say(&format!("leasewrap: cannot {unusable}"));
-                let errno = unusable.errno();
-                return options
-                    .exit_codes
-                    .of(&Outcome::NotStarted(NotStarted::Exec { errno }));
+        let prepared = prepare(&options);
+        let telemetry = match Telemetry::start(&options.log) {
+            Ok(telemetry) => telemetry,
+            Err(error) => return Failed::cannot(&SysError::on("start the log")(error)).tell(),
+        };
+        let ended = match prepared {
+            Ok(settings) => until_the_end(settings).map_err(Failed::from),
+            Err(Refused::Command(unusable)) => Ok(never_began(&unusable)),
+            Err(Refused::Failed(failed)) => Err(failed),
+        };
+        match ended {
+            Ok(ended) => {
+                let code = code(&ended.end.how, options.exit_codes);
+                telemetry.last(code == 0, || log(&ended, code, &options));
+                code
             }
-        };
-        if options.pid_namespace
-            && let Err(why) = namespace_is_possible()
-        {
-            super::say(&format!("leasewrap: cannot {why}"));
-            return exit::FAILED;
-        }
-        let settings = Settings {
-            socket: options.socket.clone(),
-            setup,
-            wait: options.wait,
-        };
-        match until_the_end(settings, &options) {
-            Ok(code) => code,
-            Err(error) => run::failed(&error),
+            Err(failed) => refused::tell(&failed, &telemetry),
         }
     }
+}
+
+/// Everything that can fail before a lease is thought of.
+fn prepare(options: &AttachOptions) -> Result<Settings, Refused> {
+    listening::check(&options.socket)?;
+    let setup = run::setup(&options.command, options.pid_namespace)?;
+    if options.pid_namespace {
+        namespace_is_possible().map_err(|why| Failed::cannot(&why))?;
+    }
+    run::settle_in()?;
+    // For the guard: there is one whenever serve is found.
+    inherited::get().withhold();
+    Ok(Settings {
+        socket: options.socket.clone(),
+        setup,
+        wait: options.wait,
+    })
 }
 
 /// Tries it, before anybody waits for a lease.
@@ -59,21 +69,29 @@ fn namespace_is_possible() -> Result<(), String> {
     answer.map(|_| ())
 }
 
-fn until_the_end(settings: Settings, options: &AttachOptions) -> Result<u8, SysError> {
-    run::settle_in()?;
-    // For the guard: there is one whenever serve is found.
-    inherited::get().withhold();
-    let telemetry = Telemetry::start(&options.log).map_err(SysError::on("start the log"))?;
+/// As a guard would say it that had been told to start that.
+fn never_began(unusable: &Unusable) -> Ended {
+    Ended {
+        end: End {
+            how: How::NotStarted(NotStarted::Exec {
+                errno: unusable.errno(),
+            }),
+            message: None,
+            asked: false,
+        },
+        waited: Duration::ZERO,
+        held: None,
+    }
+}
+
+fn until_the_end(settings: Settings) -> Result<Ended, SysError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(SysError::on("start a runtime"))?;
     let ended = runtime.block_on(attach::run(settings));
     runtime.shutdown_background();
-    let ended = ended.inspect_err(|_| telemetry.flush())?;
-    let code = code(&ended.end.how, options.exit_codes);
-    telemetry.last(|| log(&ended, code, options));
-    Ok(code)
+    ended
 }
 
 fn code(how: &How, codes: ExitCodes) -> u8 {
@@ -156,7 +174,7 @@ fn text(ended: &Ended, options: &AttachOptions) -> String {
         ),
         How::NotStarted(NotStarted::Exec { errno }) => format!(
             "cannot execute {program}: {}",
-            std::io::Error::from_raw_os_error(*errno)
+            nix::Error::from_raw(*errno).desc()
         ),
         How::NotStarted(NotStarted::Failed { message }) => {
             format!("cannot start {program}: {message}")

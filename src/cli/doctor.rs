@@ -25,8 +25,8 @@ use judge::{Containment, Findings, Point, Verdict, judge};
 Give it the options of your run: what is enough depends on the times. It writes
 no row and disturbs nobody.
 
-Exit code: 0 when all that safety needs holds, 1 when something does not, 123
-when the database cannot be used.
+Exit code: 0 when all that safety needs holds, 1 when something does not or
+could not be looked at, 123 when the database cannot be used.
 
 Examples:
   leasewrap doctor --db postgres://app@db/app --ttl 15s")]
@@ -102,7 +102,9 @@ struct Report {
 
 impl Report {
     fn of(points: Vec<Point>, findings: &Findings) -> Self {
-        let safe = points.iter().all(|point| point.verdict != Verdict::Fails);
+        let safe = points
+            .iter()
+            .all(|point| matches!(point.verdict, Verdict::Holds | Verdict::Note));
         let exit_code = match (safe, &findings.server) {
             (true, _) => 0,
             (false, Ok(_)) => 1,
@@ -143,24 +145,31 @@ impl Report {
                 text += &format!("{margin}→ {}\n", point.remedy);
             }
         }
-        let notes = self
-            .points
-            .iter()
-            .filter(|point| point.verdict != Verdict::Holds)
-            .count();
-        let failed = self
-            .points
-            .iter()
-            .filter(|point| point.verdict == Verdict::Fails)
-            .count();
-        text += &match (failed, notes) {
-            (0, 0) => "\nEverything holds.\n".to_owned(),
-            (0, _) => {
-                "\nAll that safety needs holds; the notes say what could be better.\n".to_owned()
-            }
-            (failed, _) => format!("\n{failed} of {} points do not hold.\n", self.points.len()),
+        text + "\n" + &self.sum() + "\n"
+    }
+
+    /// The last line.
+    fn sum(&self) -> String {
+        let count = |verdict| {
+            let points = self.points.iter();
+            points.filter(|point| point.verdict == verdict).count()
         };
-        text
+        let all = self.points.len();
+        match (
+            count(Verdict::Fails),
+            count(Verdict::Unknown),
+            count(Verdict::Note),
+        ) {
+            (0, 0, 0) => "Everything holds.".to_owned(),
+            (0, 0, _) => {
+                "All that safety needs holds; the notes say what could be better.".to_owned()
+            }
+            (0, unknown, _) => format!("{unknown} of {all} points could not be looked at."),
+            (failed, 0, _) => format!("{failed} of {all} points do not hold."),
+            (failed, unknown, _) => {
+                format!("{failed} of {all} points do not hold; {unknown} could not be looked at.")
+            }
+        }
     }
 }
 

@@ -25,6 +25,7 @@ pub mod named;
 pub mod output;
 pub mod pause;
 pub mod protect;
+mod refused;
 pub mod resume;
 mod run;
 pub mod selftest;

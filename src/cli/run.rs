@@ -4,7 +4,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
-use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use super::admin::Failed;
 use super::args::run::RunOptions;
 use super::database;
 use super::ending::{Record, Teller};
-use crate::exit;
+use super::refused::{self, Refused};
 use crate::http::board::Board;
 use crate::http::listen::Listener;
 use crate::http::metered::Metered;
@@ -30,84 +29,16 @@ use crate::lease::keeper::event::Outcome;
 use crate::notify::Notifier;
 use crate::store::{AnyStore, Store as _, StoreSettings};
 use crate::sys::executable::{self, Unusable};
-use crate::sys::listening::SocketError;
 use crate::sys::memfd::{ReleaseFile, Setup};
 use crate::sys::notify_socket::NotifySocket;
 use crate::sys::{SysError, clock, inherited, process, signals, tree};
 use crate::telemetry::Telemetry;
-use crate::wire::NotStarted;
 
 /// Runs a worker; the result is the exit code.
 pub fn run(options: RunOptions) -> u8 {
     match prepare(&options) {
         Ok(prepared) => prepared.run(options),
         Err(refused) => refused.tell(&options),
-    }
-}
-
-/// Why it ended before it began.
-pub(super) enum Refused {
-    /// 126 or 127.
-    Command(Unusable),
-    /// 2 or 123.
-    Database(Failed),
-    /// 125.
-    Failed(SysError),
-    /// 125.
-    Listen(io::Error),
-    /// 2 or 125.
-    Socket(SocketError),
-    /// 2.
-    NotifySocket(io::Error),
-}
-
-impl Refused {
-    pub(super) fn tell(&self, options: &RunOptions) -> u8 {
-        match self {
-            Self::Socket(error) => no_socket(error),
-            Self::Database(failed) => failed.tell(),
-            Self::Failed(error) => failed(error),
-            Self::NotifySocket(error) => {
-                super::say(&format!(
-                    "leasewrap: NOTIFY_SOCKET cannot be used: {error}; unset it"
-                ));
-                exit::USAGE
-            }
-            Self::Listen(error) => {
-                let address = options.keep.listen.as_ref().map(ToString::to_string);
-                let address = address.unwrap_or_default();
-                super::say(&format!("leasewrap: cannot listen on {address}: {error}"));
-                exit::FAILED
-            }
-            Self::Command(unusable) => {
-                let outcome = Outcome::NotStarted(NotStarted::Exec {
-                    errno: unusable.errno(),
-                });
-                match Telemetry::start(&options.keep.log) {
-                    Ok(telemetry) => Record::new(options).end(&telemetry, options, &outcome),
-                    Err(_) => {
-                        super::say(&format!("leasewrap: cannot {unusable}"));
-                        options.exit_codes.of(&outcome)
-                    }
-                }
-            }
-        }
-    }
-}
-
-pub(super) fn failed(error: &impl Display) -> u8 {
-    super::say(&format!("leasewrap: cannot {error}"));
-    exit::FAILED
-}
-
-/// Says why the socket of serve and attach cannot be used.
-pub(super) fn no_socket(error: &SocketError) -> u8 {
-    super::say(&format!("leasewrap: cannot {error}"));
-    match error {
-        SocketError::TooLong { .. } => exit::USAGE,
-        SocketError::InUse { .. } | SocketError::Foreign { .. } | SocketError::Io { .. } => {
-            exit::FAILED
-        }
     }
 }
 
@@ -129,12 +60,12 @@ pub(super) struct Started {
 }
 
 fn prepare(options: &RunOptions) -> Result<Prepared, Refused> {
-    let setup = setup(&options.command, options.pid_namespace).map_err(Refused::Command)?;
+    let setup = setup(&options.command, options.pid_namespace)?;
     let store = store(options)?;
     let notifier = notifier()?;
     let notify_socket = notify_socket(options)?;
     let listener = listener(options)?;
-    let started = start(options, &setup, &store).map_err(Refused::Failed)?;
+    let started = start(options, &setup, &store)?;
     Ok(Prepared {
         setup,
         store,
@@ -146,32 +77,42 @@ fn prepare(options: &RunOptions) -> Result<Prepared, Refused> {
 }
 
 /// Who tells the service manager, where there is one, how the keeper stands.
-pub(super) fn notifier() -> Result<Option<Notifier>, Refused> {
-    Notifier::new(|name| std::env::var_os(name), clock::now).map_err(Refused::NotifySocket)
+pub(super) fn notifier() -> Result<Option<Notifier>, Failed> {
+    let notifier = Notifier::new(|name| std::env::var_os(name), clock::now);
+    notifier.map_err(|error| bad_notify_socket(&error))
+}
+
+fn bad_notify_socket(error: &impl Display) -> Failed {
+    Failed::usage(format!("NOTIFY_SOCKET cannot be used: {error}; unset it"))
 }
 
 /// What `--pass-notify` hands on.
-fn notify_socket(options: &RunOptions) -> Result<Option<String>, Refused> {
+fn notify_socket(options: &RunOptions) -> Result<Option<String>, Failed> {
     let given = std::env::var_os("NOTIFY_SOCKET").filter(|_| options.pass_notify);
     let Some(given) = given.filter(|socket| !socket.is_empty()) else {
         return Ok(None);
     };
-    given.into_string().map(Some).map_err(|_| {
-        let error = io::Error::new(io::ErrorKind::InvalidInput, "it is not UTF-8");
-        Refused::NotifySocket(error)
-    })
+    let given = given.into_string();
+    given
+        .map(Some)
+        .map_err(|_| bad_notify_socket(&"it is not UTF-8"))
 }
 
 /// The database, as a run speaks to it.
-pub(super) fn store(options: &RunOptions) -> Result<StoreSettings, Refused> {
-    let settings = database::settings(&options.keep.db).map_err(Refused::Database)?;
+pub(super) fn store(options: &RunOptions) -> Result<StoreSettings, Failed> {
+    let settings = database::settings(&options.keep.db)?;
     Ok(settings.call_limit(options.keep.timing.call_timeout()))
 }
 
 /// Where `--listen` says.
-pub(super) fn listener(options: &RunOptions) -> Result<Option<Listener>, Refused> {
-    let listener = options.keep.listen.as_ref().map(Listener::bind).transpose();
-    listener.map_err(Refused::Listen)
+pub(super) fn listener(options: &RunOptions) -> Result<Option<Listener>, Failed> {
+    let Some(address) = &options.keep.listen else {
+        return Ok(None);
+    };
+    let listener = Listener::bind(address);
+    listener
+        .map(Some)
+        .map_err(|error| Failed::cannot(&format!("listen on {address}: {error}")))
 }
 
 /// The command, its first word found as the worker will be executed.
@@ -195,6 +136,7 @@ const ALWAYS: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// What nothing may begin without.
 pub(super) fn settle_in() -> Result<(), SysError> {
+    process::has_descriptors()?;
     // Nothing of the tree may be lost when the guard dies.
     process::become_subreaper()?;
     tree::settle_in()?;
@@ -246,7 +188,10 @@ impl Prepared {
     pub(super) fn run(mut self, options: RunOptions) -> u8 {
         let telemetry = match Telemetry::start(&options.keep.log) {
             Ok(telemetry) => telemetry,
-            Err(error) => return self.give_up(&SysError::on("start the log")(error)),
+            Err(error) => {
+                self.started.guard.dismiss();
+                return Failed::cannot(&SysError::on("start the log")(error)).tell();
+            }
         };
         // As late as it may be, before anything is taken: the guard tries
         // while all of the above is done.
@@ -254,15 +199,11 @@ impl Prepared {
             && let Some(probe) = guard.take_probe()
             && let Err(refusal) = probe.answer()
         {
-            telemetry.flush();
-            return self.give_up(&refusal);
+            return self.give_up(&Failed::cannot(&refusal), &telemetry);
         }
         let edges = match self.edges(&options, &telemetry) {
             Ok(edges) => edges,
-            Err(error) => {
-                telemetry.flush();
-                return self.give_up(&error);
-            }
+            Err(error) => return self.give_up(&error.into(), &telemetry),
         };
         let mut record = Record::new(&options);
         let teller = Teller::new(
@@ -272,19 +213,14 @@ impl Prepared {
         );
         match self.until_the_end(&options, edges.runtime, edges.metrics, teller) {
             Ok(outcome) => record.end(&telemetry, &options, &outcome),
-            Err(error) => {
-                telemetry.flush();
-                failed(&error)
-            }
+            Err(error) => refused::tell(&error.into(), &telemetry),
         }
     }
 
     /// Before anything is taken. The guard is told that this is no crash.
-    fn give_up(self, why: &impl Display) -> u8 {
-        if let GuardFrom::Child(guard) = self.started.guard {
-            guard.dismiss();
-        }
-        failed(why)
+    fn give_up(self, why: &Failed, telemetry: &Telemetry) -> u8 {
+        self.started.guard.dismiss();
+        refused::tell(why, telemetry)
     }
 
     fn edges(&mut self, options: &RunOptions, telemetry: &Telemetry) -> Result<Edges, SysError> {

@@ -2,7 +2,8 @@
 
 use super::admin::Failed;
 use super::args::sidecar::{ServeArgs, ServeOptions};
-use super::run::{self, Prepared, Refused, Started};
+use super::refused::Refused;
+use super::run::{self, Prepared, Started};
 use crate::keeper::GuardFrom;
 use crate::sys::inherited;
 use crate::sys::listening::Listening;
@@ -26,11 +27,11 @@ fn prepare(options: &ServeOptions) -> Result<Prepared, Refused> {
     let store = run::store(&options.run)?;
     let notifier = run::notifier()?;
     let listener = run::listener(&options.run)?;
-    run::settle_in().map_err(Refused::Failed)?;
+    run::settle_in()?;
     // Nobody but this process itself can make use of them: when it is gone,
     // the guard kills the tree, and the lease runs out.
-    let claims = run::claims(&options.run, &store).map_err(Refused::Failed)?;
-    let listening = Listening::bind(&options.socket, options.mode).map_err(Refused::Socket)?;
+    let claims = run::claims(&options.run, &store)?;
+    let listening = Listening::bind(&options.socket, options.mode)?;
     inherited::get().let_go(&[]);
     Ok(Prepared {
         setup: Setup {

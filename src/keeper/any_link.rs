@@ -20,6 +20,16 @@ pub enum GuardFrom {
     Socket(Listening, Option<u32>),
 }
 
+impl GuardFrom {
+    /// Nothing has begun: a guard that was started is told that this is no
+    /// crash.
+    pub fn dismiss(self) {
+        if let Self::Child(guard) = self {
+            guard.dismiss();
+        }
+    }
+}
+
 /// A [`Link`] or an [`Attached`].
 pub(super) enum AnyLink {
     Child(Box<Link>),

@@ -96,11 +96,22 @@ impl Link {
     /// Greets a guard that was just started.
     ///
     /// # Errors
-    /// When its descriptors cannot be watched.
+    /// When its descriptors cannot be watched; it is dismissed then.
     pub fn new(guard: GuardProcess) -> Result<Self> {
+        let watched = Frames::new(guard.channel()).and_then(|frames| {
+            let handle = readiness::watch(guard.handle(), Interest::READABLE)?;
+            Ok((frames, handle))
+        });
+        let (frames, handle) = match watched {
+            Ok(watched) => watched,
+            Err(error) => {
+                guard.dismiss();
+                return Err(error);
+            }
+        };
         let mut link = Self {
-            frames: Frames::new(guard.channel())?,
-            handle: readiness::watch(guard.handle(), Interest::READABLE)?,
+            frames,
+            handle,
             guard,
             pulse: Pulse::default(),
             state: State::Alive,

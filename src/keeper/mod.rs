@@ -146,22 +146,28 @@ where
         .watchdog
         .take()
         .map(|watchdog| Watchdog::new(watchdog, stop_timeout));
+    let (signals, alarm, self_kill, watchdog) = match own(watchdog) {
+        Ok(own) => own,
+        Err(error) => {
+            guard.dismiss();
+            return Err(error);
+        }
+    };
     Loop::<S, _, _> {
         keeper: Keeper::new(Arc::clone(&settings.config), &now()),
         link: AnyLink::new(guard)?,
         calls: Calls::start(store, settings.config.terms.clone()),
         watcher: Watcher::new(watch),
-        signals: signals::catch(|signal| inherited::get().ignored().contains(signal))
-            .map_err(SysError::on("catch signals"))?,
-        alarm: Alarm::new()?,
-        self_kill: SelfKill::new()?,
+        signals,
+        alarm,
+        self_kill,
         terminal: Terminal::of_this_process(),
         hooks: Hooks::new(
             settings.hooks.clone(),
             settings.name.clone(),
             settings.config.terms.clone(),
         ),
-        watchdog: watchdog.transpose()?,
+        watchdog,
         stop_asked: false,
         killing: false,
         why_known: false,
@@ -173,6 +179,20 @@ where
     }
     .run()
     .await
+}
+
+/// The loop's own descriptors.
+type Own = (SignalsInfo<WithOrigin>, Alarm, SelfKill, Option<Watchdog>);
+
+fn own(watchdog: Option<Result<Watchdog>>) -> Result<Own> {
+    let signals = signals::catch(|signal| inherited::get().ignored().contains(signal))
+        .map_err(SysError::on("catch signals"))?;
+    Ok((
+        signals,
+        Alarm::new()?,
+        SelfKill::new()?,
+        watchdog.transpose()?,
+    ))
 }
 
 /// What the machine may use of the world, for one step.

@@ -1,6 +1,7 @@
 //! Single processes: attributes of one's own, handles of others, waiting.
 
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -16,6 +17,20 @@ use super::{Result, SysError};
 /// `prctl(2)`, `PR_SET_CHILD_SUBREAPER`.
 pub fn become_subreaper() -> Result<()> {
     prctl::set_child_subreaper(true).map_err(SysError::on("become a child subreaper"))
+}
+
+/// What a run opens that has none of the options which take more.
+const DESCRIPTORS: usize = 20;
+
+/// Refuses to begin where a later step would get no descriptor, or fail
+/// without words: tokio panics where it gets no socket for signals.
+///
+/// # Errors
+/// `open(2)`, EMFILE most likely.
+pub fn has_descriptors() -> Result<()> {
+    let room: io::Result<Vec<File>> = (0..DESCRIPTORS).map(|_| File::open("/dev/null")).collect();
+    let what = "open as many files as a run may need; allow more (ulimit -n)";
+    room.map(drop).map_err(SysError::on(what))
 }
 
 /// Neither dumped nor attached to, and /proc/self/{environ,mem,fd} closed to

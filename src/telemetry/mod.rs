@@ -19,7 +19,7 @@ use writer::Queue;
 
 use crate::lease::ids::LeaseName;
 
-/// The last line has this target: it is written whatever the filter says,
+/// The last line has this target: it is written whatever a filter says,
 /// unless the end is a good one.
 pub(crate) const LAST: &str = "leasewrap::ended";
 
@@ -65,6 +65,8 @@ pub struct Telemetry {
     queue: Queue,
     /// The live line is wanted.
     live: bool,
+    /// A good end is told of too.
+    good_ends: bool,
 }
 
 impl Telemetry {
@@ -94,8 +96,11 @@ impl Telemetry {
                 .try_init(),
         }
         .map_err(io::Error::other)?;
-        let live = live::is_wanted(options);
-        Ok(Self { queue, live })
+        Ok(Self {
+            queue,
+            live: live::is_wanted(options),
+            good_ends: tracing::enabled!(target: "leasewrap", tracing::Level::INFO),
+        })
     }
 
     /// The live line of a run, where one is wanted.
@@ -117,13 +122,17 @@ impl Telemetry {
 
     /// Says how it ended, in the last line, and flushes.
     pub fn end(&self, ending: &ending::Ending<'_>) {
-        self.last(|| ending.log());
+        let good = ending.exit_code == 0 && ending.runs_out_in.is_none();
+        self.last(good, || ending.log());
     }
 
-    /// Has `say` log the last line, and flushes.
-    pub fn last(&self, say: impl FnOnce()) {
+    /// Has `say` log the last line, and flushes. `good`: there is nothing to
+    /// explain, so a filter may hide it.
+    pub fn last(&self, good: bool, say: impl FnOnce()) {
         self.queue.show(None);
-        self.queue.urgently(say);
+        if self.good_ends || !good {
+            self.queue.urgently(say);
+        }
         self.flush();
     }
 }
@@ -150,7 +159,7 @@ fn filter(detail: &Detail) -> EnvFilter {
         Detail::Usual => ("warn,leasewrap=info,sqlx=error", "info"),
         Detail::Verbose => ("warn,leasewrap=debug,sqlx=error", "info"),
         Detail::Everything => ("trace", "info"),
-        Detail::Filter(filter) => (filter.as_str(), "warn"),
+        Detail::Filter(filter) => (filter.as_str(), "info"),
     };
     EnvFilter::new(format!("{chosen},{LAST}={end}"))
 }

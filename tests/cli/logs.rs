@@ -2,7 +2,7 @@
 //! line that explains the end.
 
 use crate::leasewrap;
-use crate::support::leasewrap::{events, holder, lease_name};
+use crate::support::leasewrap::{Ended, events, holder, lease_name};
 use crate::support::proxy::Proxy;
 use crate::support::server::shared;
 use crate::support::wait::SOON;
@@ -82,6 +82,30 @@ fn a_filter_by_flag_and_variable() {
         .run()
         .code(0);
     assert!(by_variable.log.is_empty(), "{:?}", by_variable.log);
+}
+
+#[test]
+fn a_filter_hides_no_end() {
+    for (filter, good_ends) in [("leasewrap=debug", 1), ("info", 1), ("warn", 0), ("off", 0)] {
+        let filtered = || leasewrap().env("LEASEWRAP_LOG", filter);
+        let ended = filtered().sh("true").run().code(0);
+        let last = events(&ended.log, "ended");
+        assert_eq!(last.len(), good_ends, "{filter}: {:?}", ended.log);
+        if let Some(last) = last.first() {
+            assert_eq!(
+                (&last["outcome"], &last["exit_code"]),
+                (&"worker".into(), &0.into())
+            );
+        }
+        let stopped = filtered().sh("echo runs; exec sleep 1000").spawn();
+        stopped.wait_out("runs");
+        stopped.signal(libc::SIGTERM);
+        let ended = stopped.end().code(143);
+        let last = events(&ended.log, "ended");
+        assert_eq!(last.len(), 1, "{filter}: {:?}", ended.log);
+        assert_eq!(last[0]["exit_code"], 143);
+        assert!(ended.last_line().contains("SIGTERM"), "{:?}", ended.log);
+    }
 }
 
 #[test]
@@ -187,6 +211,55 @@ fn every_end_has_its_last_line() {
     crate::support::sys::kill(leasewrap.guard(), libc::SIGKILL);
     let ended = leasewrap.end().code(125);
     assert!(ended.last_line().contains("guard"), "{:?}", ended.log);
+}
+
+#[test]
+fn what_never_began_has_its_last_line_for_machines_too() {
+    let bare = crate::support::leasewrap::leasewrap;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let file = bare().option("--db-file", "/no/such/file");
+    let listens = leasewrap().option("--listen", &address);
+    let notifies = leasewrap().env("NOTIFY_SOCKET", "relative");
+    for (builder, code, outcome, words) in [
+        (file, 123, "database", "/no/such/file"),
+        (listens, 125, "failed", "cannot listen on"),
+        (notifies, 2, "usage", "NOTIFY_SOCKET"),
+    ] {
+        let ended = builder.sh("true").run().code(code);
+        only_says(&ended, code, outcome, words);
+    }
+}
+
+#[test]
+fn too_few_descriptors_are_told_before_anything_is_taken() {
+    let limited = |limit: i32, inherited: &str| {
+        let script = format!("ulimit -n {limit}; exec \"$@\" {inherited}");
+        let builder = leasewrap().below(&["sh", "-c", &script, "sh"]);
+        builder.sh("true").run()
+    };
+    for limit in [9, 10, 12, 16, 22] {
+        only_says(&limited(limit, "").code(125), 125, "failed", "ulimit -n");
+    }
+    limited(24, "").code(0);
+    let inherited = "3<&0 4<&0 5<&0 6<&0 7<&0 8<&0 9<&0";
+    let ended = limited(24, inherited).code(125);
+    only_says(&ended, 125, "failed", "ulimit -n");
+}
+
+/// That this is its one line.
+#[track_caller]
+fn only_says(ended: &Ended, code: i32, outcome: &str, words: &str) {
+    let [last] = &events(&ended.log, "ended")[..] else {
+        panic!("{:?}", ended.log);
+    };
+    assert_eq!(ended.log.len(), 1, "{:?}", ended.log);
+    assert_eq!(
+        (&last["outcome"], &last["exit_code"], &last["level"]),
+        (&outcome.into(), &code.into(), &"ERROR".into())
+    );
+    let message = last["message"].as_str().unwrap();
+    assert!(message.contains(words), "{message}");
 }
 
 #[test]

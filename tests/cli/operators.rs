@@ -43,6 +43,28 @@ fn doctor_looks_at_a_file_too() {
 }
 
 #[test]
+fn doctor_calls_nothing_safe_that_it_could_not_look_at() {
+    // The schema is there.
+    crate::leasewrap().sh("true").run().code(0);
+    let role = format!("blind_{}", std::process::id());
+    shared().psql(&format!("create role {role} login"));
+    let doctor = steer("doctor", &shared().url_of(&role, "postgres"));
+    let ended = doctor.option("--output", "json").run().code(1);
+    let seen: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(seen["safe"], false);
+    let points = seen["points"].as_array().unwrap();
+    let rights = points.iter().find(|point| point["id"] == "rights");
+    let rights = rights.unwrap_or_else(|| panic!("{}", ended.out));
+    assert_eq!(rights["verdict"], "fails", "{rights}");
+    let remedy = rights["remedy"].as_str().unwrap();
+    assert!(
+        remedy.starts_with("grant usage") && remedy.contains(&role),
+        "{remedy}"
+    );
+    shared().psql(&format!("drop role {role}"));
+}
+
+#[test]
 fn leasewraps_own_tables_are_not_fenced() {
     // The schema is there.
     crate::leasewrap().sh("true").run().code(0);

@@ -64,8 +64,15 @@ fn serve_tells_the_service_manager_of_its_own_end_alone() {
 fn what_cannot_be_run_is_found_before_serve_is_looked_for() {
     let pod = Pod::new("sidecar-not-found", LONG);
     let ended = pod.attach().worker(&["/no/such/program"]).run().code(127);
-    assert!(ended.says(&["/no/such/program"]), "{ended:?}");
-    pod.attach().worker(&["/etc/passwd"]).run().code(126);
+    assert!(
+        ended.says(&[
+            "\"outcome\":\"not-started\"",
+            "cannot execute /no/such/program: No such file"
+        ]),
+        "{ended:?}"
+    );
+    let ended = pod.attach().worker(&["/etc/passwd"]).run().code(126);
+    assert!(ended.last_line().contains("cannot execute"), "{ended:?}");
     let serve = pod.serve().spawn();
     let script = crate::support::leasewrap::file_with("#!/no/such/interpreter\n");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -181,6 +188,25 @@ fn attach_gives_up_after_wait() {
     assert!(ended.last_line().contains("not acquired"), "{ended:?}");
     // And it did not take the lease down with it.
     serve.wait_event("detached");
+    assert!(proc::alive(serve.pid()));
+}
+
+#[test]
+fn no_wait_makes_one_attempt() {
+    let pod = Pod::new("sidecar-no-wait", LONG);
+    let variable = || pod.attach().env("LEASEWRAP_WAIT", "0s");
+    let alone = variable().sh("exit 1").run().code(121);
+    assert!(alone.says(&["waiting", "No such file"]), "{alone:?}");
+    let serve = pod.serve().spawn();
+    listens(pod.socket());
+    // The first look at the database may take its time.
+    pod.attach().sh("exit 3").run().code(3);
+    variable().sh("exit 4").run().code(4);
+    pod.attach().switch("--no-wait").sh("exit 5").run().code(5);
+    serve.wait_events("released", 3);
+    let (_holder, _) = pod.scene.hold(&crate::support::server::shared().url(), &[]);
+    let ended = variable().sh("exit 1").run().code(121);
+    assert!(ended.last_line().contains("not acquired"), "{ended:?}");
     assert!(proc::alive(serve.pid()));
 }
 

@@ -45,7 +45,10 @@ fn a_dead_one_is_replaced_and_nothing_else() {
     let serve = pod.serve().spawn();
     pod.attach().sh("exit 4").run().code(4);
     let said = pod.serve().run().code(125);
-    assert!(said.says(&["another process listens there"]), "{said:?}");
+    assert!(
+        said.says(&["another process listens there", "\"outcome\":\"failed\""]),
+        "{said:?}"
+    );
     pod.attach().sh("exit 5").run().code(5);
     serve.signal(libc::SIGTERM);
     serve.end().code(143);

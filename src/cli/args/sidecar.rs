@@ -92,8 +92,15 @@ pub struct AttachArgs {
         env = "LEASEWRAP_WAIT",
         hide_env_values = true
     )]
-    #[arg(value_parser = values::positive_duration, help_heading = "Standing by")]
+    #[arg(value_parser = values::duration, conflicts_with = "no_wait", help_heading = "Standing by")]
     wait: Option<Duration>,
+
+    /// Do not stand by: as --wait 0s
+    ///
+    /// One attempt to reach serve, which has 2s for its own one to take the
+    /// lease.
+    #[arg(long, help_heading = "Standing by")]
+    no_wait: bool,
 
     /// Exit code when the lease was not acquired (0 to 255)
     #[arg(
@@ -149,7 +156,7 @@ pub struct ServeOptions {
 pub struct AttachOptions {
     /// Where.
     pub socket: PathBuf,
-    /// How long to stand by; `None` for ever.
+    /// How long to stand by: `None` for ever, zero not at all.
     pub wait: Option<Duration>,
     /// `--lost-exit-code` (never 0) and `--conflict-exit-code`.
     pub exit_codes: ExitCodes,
@@ -203,7 +210,11 @@ impl AttachArgs {
         }
         Ok(AttachOptions {
             socket,
-            wait: self.wait,
+            wait: if self.no_wait {
+                Some(Duration::ZERO)
+            } else {
+                self.wait
+            },
             exit_codes: ExitCodes {
                 lost: self.lost_exit_code,
                 conflict: self.conflict_exit_code,

@@ -70,6 +70,13 @@ fn failed() -> Unknown {
     }
 }
 
+fn refused() -> Unknown {
+    Unknown {
+        fault: Fault::Final,
+        message: "h: permission denied for schema leasewrap".to_owned(),
+    }
+}
+
 /// The one point that does not hold when `change` is made.
 fn finding(change: impl FnOnce(&mut ServerFacts, &mut Look)) -> Point {
     let (mut server, mut look) = (server(), look());
@@ -167,6 +174,16 @@ fn each_finding_has_its_point_reason_and_remedy() {
             Verdict::Fails,
         ),
         (
+            finding(|_, look| look.schema = Err(refused())),
+            "rights",
+            Verdict::Fails,
+        ),
+        (
+            finding(|_, look| look.commit = Ok(None)),
+            "commit",
+            Verdict::Unknown,
+        ),
+        (
             finding(|_, look| schema(look, |facts| facts.unlogged.push("lease".to_owned()))),
             "tables",
             Verdict::Fails,
@@ -194,7 +211,7 @@ fn each_finding_has_its_point_reason_and_remedy() {
         (
             finding(|_, look| look.replicas = Ok(vec![replica(None)])),
             "standbys",
-            Verdict::Unknown,
+            Verdict::Note,
         ),
         (
             finding(|_, look| look.trips = Ok(trips(Duration::from_millis(1), 0.15, 0))),
@@ -233,6 +250,41 @@ fn each_finding_has_its_point_reason_and_remedy() {
             !point.reason.is_empty() && !point.remedy.is_empty(),
             "{point:?}"
         );
+    }
+}
+
+#[test]
+fn what_could_not_be_looked_at_is_not_safe() {
+    let report = |change: fn(&mut Look)| {
+        let mut look = look();
+        change(&mut look);
+        let findings = Findings {
+            server: Ok(Some(server())),
+            look: Some(look),
+            leases: Vec::new(),
+            containment: contained(),
+        };
+        let timing = Timing::new(TimingOptions::default()).expect("the defaults fit");
+        Report::of(judge(&findings, &timing), &findings)
+    };
+    for (change, last) in [
+        (
+            (|look| look.fences = Err(failed())) as fn(&mut Look),
+            "1 of 17 points could not be looked at.",
+        ),
+        (
+            |look| (look.schema, look.fences) = (Err(refused()), Err(refused())),
+            "1 of 16 points do not hold; 1 could not be looked at.",
+        ),
+        (
+            |look| look.schema = Err(failed()),
+            "1 of 16 points could not be looked at.",
+        ),
+    ] {
+        let report = report(change);
+        assert!(!report.safe && report.exit_code == 1, "{report:?}");
+        let text = report.text(Paint::none());
+        assert_eq!(text.lines().last(), Some(last), "{text}");
     }
 }
 

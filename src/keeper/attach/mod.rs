@@ -19,7 +19,7 @@ use super::alarm::Alarm;
 use super::link::{Link, News};
 use super::signals::{self, Doing, Meaning, Terminal};
 use super::{KILLING_LIMIT, SELF_KILL_AFTER};
-use crate::lease::attach::{Action, Attach, End, Event, Now, Phase, Told};
+use crate::lease::attach::{Action, Attach, End, Event, How, Now, Phase, Told};
 use crate::lease::keeper::event::GuardEvent;
 use crate::lease::time::BootInstant;
 use crate::lease::timing::Chance;
@@ -30,6 +30,10 @@ use crate::sys::{Result, SysError, clock, inherited, process};
 use crate::wire::attach::FromAttach;
 use crate::wire::{FromGuard, Hello, ToGuard, VERSION};
 
+/// Without waiting, `serve` gets so long for its attempt: it does not say
+/// when that has failed, and one that succeeds takes milliseconds.
+const ONE_ATTEMPT: Duration = Duration::from_secs(2);
+
 /// Everything that `attach` needs and that does not change.
 #[derive(Debug)]
 pub struct Settings {
@@ -37,7 +41,7 @@ pub struct Settings {
     pub socket: PathBuf,
     /// The worker's command.
     pub setup: Setup,
-    /// `--wait`.
+    /// `--wait`; zero for `--no-wait`.
     pub wait: Option<Duration>,
 }
 
@@ -63,8 +67,15 @@ pub async fn run(settings: Settings) -> Result<Ended> {
         time_namespace: clock::time_namespace(),
     };
     let first_process = std::process::id() == 1;
+    let no_wait = settings.wait == Some(Duration::ZERO);
+    let wait = if no_wait {
+        Some(ONE_ATTEMPT)
+    } else {
+        settings.wait
+    };
     Front {
-        machine: Attach::new(hello.clone(), first_process, settings.wait, &now()),
+        machine: Attach::new(hello.clone(), first_process, wait, &now()),
+        no_wait,
         hello,
         link: None,
         serve: None,
@@ -100,6 +111,8 @@ struct Front {
     alarm: Alarm,
     self_kill: SelfKill,
     terminal: Terminal,
+    /// What has not worked is not tried again.
+    no_wait: bool,
     /// A signal has asked for a stop.
     stop_asked: bool,
     end: Option<End>,
@@ -305,16 +318,33 @@ impl Front {
                     link.kill(at);
                 }
             }
-            Action::Tell(told) => {
-                if let Told::Starting(_) = told {
-                    self.held_since = Some(at);
-                }
-                let peer = self.serve.as_ref().and_then(Serve::peer);
-                tell::tell(&told, &self.settings.socket, peer);
-            }
+            Action::Tell(told) => self.tell(&told, at),
             Action::End(end) => self.end = Some(end),
         }
         None
+    }
+
+    fn tell(&mut self, told: &Told, at: BootInstant) {
+        match told {
+            Told::Starting(_) => self.held_since = Some(at),
+            // There is neither a connection nor a guard then.
+            Told::Waiting(_) if self.no_wait => {
+                self.end = Some(End {
+                    how: How::NotAcquired,
+                    message: None,
+                    asked: false,
+                });
+            }
+            Told::Waiting(_)
+            | Told::Attached
+            | Told::Started { .. }
+            | Told::Stopping { .. }
+            | Told::Losing
+            | Told::Killing { .. }
+            | Told::GuardDied => {}
+        }
+        let peer = self.serve.as_ref().and_then(Serve::peer);
+        tell::tell(told, &self.settings.socket, peer);
     }
 
     /// Starts the guard; it knows the way to `serve` too. An event where

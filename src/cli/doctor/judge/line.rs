@@ -58,7 +58,12 @@ pub(super) fn commit(
                 .remedy("look at the disk and at synchronous standbys, or give longer times")
         }
         Ok(Some(took)) => Point::new("commit", Verdict::Holds, format!("a durable commit took {}{default}", brief(*took))),
-        Ok(None) => Point::new("commit", Verdict::Unknown, format!("this role may not measure a commit{default}")),
+        Ok(None) => Point::new("commit", Verdict::Unknown, format!("this role may not measure a commit{default}"))
+            .because("a renewal has to be committed in time")
+            .remedy(format!(
+                "grant execute on function pg_logical_emit_message(boolean, text, text) to {}",
+                server.role
+            )),
         Err(unknown) => Point::new("commit", Verdict::Fails, unknown.message.clone())
             .because("a renewal has to be committed; does it wait for a synchronous standby that is gone?")
             .remedy("look at pg_stat_replication and synchronous_standby_names"),
@@ -77,7 +82,8 @@ pub(super) fn standbys(server: &ServerFacts, replicas: &Result<Vec<Replica>, Unk
     if replicas.iter().any(|replica| replica.sync_state.is_none()) {
         return Point::new(
             ID,
-            Verdict::Unknown,
+            // At the worst none of them is waited for, which is a note too.
+            Verdict::Note,
             format!(
                 "{} standby servers follow; how, this role may not see",
                 replicas.len()

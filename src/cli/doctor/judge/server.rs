@@ -1,7 +1,7 @@
 //! The server (or the file), the schema, the rights and the fences.
 
 use super::{Point, Verdict};
-use crate::lease::record::Unknown;
+use crate::lease::record::{Fault, Unknown};
 use crate::store::postgres::doctor::{FencedTable, SchemaFacts, SchemaThere, ServerFacts};
 
 /// The oldest PostgreSQL that leasewrap works with.
@@ -79,6 +79,10 @@ pub(super) fn crash(server: &ServerFacts) -> Point {
 pub(super) fn schema(facts: &Result<SchemaFacts, Unknown>, server: &ServerFacts) -> Vec<Point> {
     let facts = match facts {
         Ok(facts) => facts,
+        // It answers, and has let us in.
+        Err(unknown) if unknown.fault == Fault::Final => {
+            return vec![no_rights(unknown.message.clone(), server)];
+        }
         Err(unknown) => return vec![Point::unanswered("schema", unknown)],
     };
     let there = match (facts.there, facts.may_create) {
@@ -142,16 +146,17 @@ fn rights(facts: &SchemaFacts, server: &ServerFacts) -> Point {
     if facts.lacking.is_empty() {
         return Point::new("rights", Verdict::Holds, "all that a run needs");
     }
-    Point::new(
-        "rights",
-        Verdict::Fails,
-        format!("{} lacks {}", server.role, facts.lacking.join(", ")),
-    )
-    .because("without them a run ends at once with 123")
-    .remedy(format!(
-        "grant usage on the schema, select, insert, update on its tables and delete on event to {}",
-        server.role
-    ))
+    let lacking = facts.lacking.join(", ");
+    no_rights(format!("{} lacks {lacking}", server.role), server)
+}
+
+fn no_rights(found: String, server: &ServerFacts) -> Point {
+    Point::new("rights", Verdict::Fails, found)
+        .because("without them a run ends at once with 123")
+        .remedy(format!(
+            "grant usage on the schema, select, insert, update on its tables and delete on event to {}",
+            server.role
+        ))
 }
 
 pub(super) fn fences(tables: &Result<Vec<FencedTable>, Unknown>) -> Point {
