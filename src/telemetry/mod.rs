@@ -146,6 +146,12 @@ pub fn check_filter(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err(format!("is empty; {RIGHT}"));
     }
+    // tracing-subscriber 0.3.23 cuts some of those in the middle of a letter.
+    if !text.is_ascii() {
+        return Err(format!(
+            "is no filter (it has letters beyond ASCII); {RIGHT}"
+        ));
+    }
     EnvFilter::builder()
         .parse(text)
         .map(|_| text.to_owned())
@@ -184,5 +190,6 @@ mod tests {
         assert!(check_filter("leasewrap=loud").is_err());
         assert!(check_filter("a=b=c").is_err());
         assert!(check_filter("").is_err());
+        assert!(check_filter("\t-Ì[x").is_err());
     }
 }

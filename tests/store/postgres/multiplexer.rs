@@ -53,7 +53,7 @@ fn serve(mut client: TcpStream, idle: &Idle) -> io::Result<()> {
         }
     };
     client.write_all(&message(b'R', &[0, 0, 0, 0]))?;
-    client.write_all(&message(b'S', b"server_version\015.0\0"))?;
+    client.write_all(&message(b'S', b"server_version\x0015.0\0"))?;
     client.write_all(&message(b'Z', b"I"))?;
     loop {
         let asked = read(&mut client)?;
