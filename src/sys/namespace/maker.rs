@@ -9,7 +9,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use nix::sys::statvfs::statvfs;
-use nix::unistd::{getegid, geteuid};
+use nix::unistd::{Pid, getegid, geteuid, setpgid};
 
 use super::{Refusal, Step, Way, move_to};
 use crate::sys::child::end_child;
@@ -95,6 +95,12 @@ impl<'a> Maker<'a> {
             Ok(0) => {}
             Ok(pid) => {
                 say(Record::Worker { pid });
+                // The guard leaves the caller's process group now. Where that
+                // is orphaned, as without job control, the end of a process
+                // there whose parent is in another one hangs up everybody as
+                // soon as anybody is stopped (setpgid(2), `kill_orphaned_pgrp`
+                // in kernel/exit.c): so this one does not end there.
+                let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
                 end_child(0);
             }
             Err(errno) => refuse(Refusal::new(Step::Fork, errno)),

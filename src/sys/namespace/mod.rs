@@ -95,12 +95,11 @@ pub(super) fn fork(secret: &[RawFd]) -> std::result::Result<Forked, Refusal> {
     };
     drop((held, tell));
     let made = listen(&mut File::from(told), hold);
-    // It is about to end, which must be over before the guard leaves the
-    // process group that both have in common with the caller: in a group that
-    // is orphaned, as without job control, the end of a process whose parent
-    // is in another group hangs up everybody there as soon as anybody there is
-    // stopped (setpgid(2), `kill_orphaned_pgrp` in kernel/exit.c).
-    reap(maker);
+    // It has ended, or is about to; where all went well it is reaped as any
+    // other child, and nobody waits for it.
+    if made.is_err() {
+        reap(maker);
+    }
     made
 }
 
