@@ -74,7 +74,7 @@ impl Running {
     fn set_up(mut given: GuardStart) -> Result<Self, SysError> {
         signals::ignore_all_but_faults();
         process::become_subreaper()?;
-        tree::settle_in()?;
+        tree::children::hold_own();
         if let Some(probe) = given.probe.take() {
             probe.run(&given.kept);
         }

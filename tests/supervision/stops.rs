@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::leasewrap;
+use crate::support::leasewrap::holder;
+use crate::support::run::run;
 use crate::support::wait::{SOON, maybe, until_true};
 use crate::support::witness::Log;
 use crate::support::{proc, sys};
@@ -219,4 +221,21 @@ fn the_lease_is_renewed_while_it_stops() {
         last.at_ns - first.at_ns > 3_500_000_000,
         "it had its whole stop timeout"
     );
+}
+
+#[test]
+fn within_another_leasewrap_the_worker_gets_it_once() {
+    let log = Log::new();
+    let file = run().file("inner.db");
+    let inner = holder(&format!("sqlite:{}", file.display()), "inner")
+        .option("--stop-timeout", "1s")
+        .worker(&log.worker(&["report"]));
+    let outer = leasewrap()
+        .option("--stop-timeout", "1m")
+        .worker(&inner.words())
+        .spawn();
+    log.wait_newer(0, SOON);
+    outer.signal(libc::SIGTERM);
+    let ended = outer.end();
+    assert_eq!(ended.out.matches("signal 15").count(), 1, "{ended:?}");
 }

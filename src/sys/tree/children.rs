@@ -5,6 +5,9 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+
 use super::stat;
 
 /// The list of this process's own children (of its main thread, which gets
@@ -12,12 +15,13 @@ use super::stat;
 /// /proc away, or when there is no descriptor left.
 static OWN: OnceLock<File> = OnceLock::new();
 
-/// Holds the list of this process's own children open from now on.
-pub(super) fn hold_own() {
-    let me = std::process::id();
+/// Holds the list of this process's own children open from now on. To be
+/// called by its main thread.
+pub fn hold_own() {
     // Not every kernel has these files.
-    if let Ok(file) = File::open(format!("/proc/self/task/{me}/children")) {
-        let _already = OWN.set(file);
+    let path = c"/proc/thread-self/children";
+    if let Ok(list) = open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+        let _already = OWN.set(File::from(list));
     }
 }
 

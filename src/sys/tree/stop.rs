@@ -6,6 +6,7 @@ use super::children::Lister;
 use super::stat::{self, Stat};
 use super::{Member, Signalled, signal_member};
 use crate::lease::time::BootInstant;
+use crate::sys::role::GUARD_NAME;
 use crate::sys::{clock, process};
 
 /// The most processes that are named.
@@ -70,6 +71,10 @@ pub fn stop_tree(signal: i32, until: BootInstant, init: Option<i32>) -> Stopped 
     }
 }
 
+fn is_guard(found: &Stat) -> bool {
+    found.name.as_bytes() == GUARD_NAME.to_bytes()
+}
+
 struct Walk {
     lister: Lister,
     seen: HashSet<i32>,
@@ -123,6 +128,10 @@ impl Walk {
             self.lister.children(member.pid, threads, &mut children);
             if sent == Signalled::Sent {
                 self.note(member.pid, found.as_ref());
+            }
+            // A leasewrap in a leasewrap passes the signal on itself.
+            if !member.own && found.is_some_and(|found| is_guard(&found)) {
+                continue;
             }
             let below = children.iter().rev().map(|pid| Member {
                 pid: *pid,
