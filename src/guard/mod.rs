@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::exit;
-use crate::lease::guard::{Event, Guard, KeeperLoss};
+use crate::lease::guard::{Action, Event, Guard, KeeperLoss};
 use crate::sys::memfd::Setup;
 use crate::sys::namespace::Namespace;
 use crate::sys::process::{self, Change, Waited};
@@ -195,8 +195,13 @@ impl Running {
         events: &mut VecDeque<Event>,
     ) -> Result<Option<i32>, SysError> {
         let actions = self.machine.step(event, clock::now());
-        // Before anything is done: the timers are what holds if this process
-        // is stopped in the middle of it.
+        if actions.contains(&Action::KillTree) {
+            // With the old timers: the new ones leave the killing its time,
+            // and who is stopped before it has begun has none to give.
+            self.strike();
+        }
+        // Before anything else is done: the timers are what holds if this
+        // process is stopped in the middle of it.
         self.set_timers()?;
         for action in actions {
             match self.perform(action) {

@@ -119,6 +119,21 @@ impl Running {
         }
     }
 
+    /// What ends the worker's work at once, in one call: all of a namespace
+    /// dies with its init, and elsewhere a worker that stands still does
+    /// nothing until SIGKILL comes.
+    pub(super) fn strike(&self) {
+        let first = match (self.init(), &self.worker) {
+            (Some(init), _) => Some((init, libc::SIGKILL)),
+            (None, Some(worker)) => Some((worker.pid, libc::SIGSTOP)),
+            (None, None) => None,
+        };
+        if let Some((pid, signal)) = first {
+            // What does not work here is done, or told of, by the killing.
+            let _ = process::signal(pid, signal);
+        }
+    }
+
     /// SIGKILL to everybody, and again for those who have had it: a round is
     /// due, right after the events at hand.
     fn kill_tree(&mut self) {
