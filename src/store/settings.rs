@@ -1,6 +1,7 @@
 //! Which store, and what is needed to reach it.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -139,22 +140,27 @@ pub fn one_line(text: &str) -> String {
 /// More than any file that names a database, or says a password.
 const FILE_LIMIT: u64 = 1 << 20;
 
-/// Reads a small file that is read again at each connect. A FIFO is not waited
-/// for until somebody writes to it, and no device is read without end.
-pub(super) fn read_file(path: &Path) -> std::io::Result<String> {
-    let mut options = std::fs::OpenOptions::new();
-    let file = options
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
-    let refused = |why: &str| Err(std::io::Error::other(why));
+/// Opens a file that is read again at each connect: a regular one. A FIFO is
+/// not waited for until somebody writes to it, and no device is read.
+pub(super) fn open_file(path: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    let file = options.open(path)?;
     if !file.metadata()?.is_file() {
-        return refused("it is not a regular file, which can be read again at each connect");
+        return Err(std::io::Error::other(
+            "it is not a regular file, which can be read again at each connect",
+        ));
     }
+    Ok(file)
+}
+
+/// Reads a small one.
+pub(super) fn read_file(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
-    let length = file.take(FILE_LIMIT + 1).read_to_string(&mut text)?;
+    let mut file = open_file(path)?.take(FILE_LIMIT + 1);
+    let length = file.read_to_string(&mut text)?;
     if length as u64 > FILE_LIMIT {
-        return refused("it is larger than 1 MiB");
+        return Err(std::io::Error::other("it is larger than 1 MiB"));
     }
     Ok(text)
 }

@@ -1,13 +1,12 @@
 //! Passwords and services from files, as libpq keeps them (PostgreSQL manual,
 //! "The Password File" and "The Connection Service File").
 
-use std::fs::OpenOptions;
 use std::io::Read;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::url::{self, Parameters, UrlError};
-use crate::store::settings::read_file;
+use crate::store::settings::{open_file, read_file};
 
 /// What a password file has to say.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,14 +30,10 @@ pub(super) struct Wanted<'a> {
 
 /// Looks into the password file at `path`.
 pub(super) fn password(path: &Path, wanted: Wanted<'_>) -> Found {
-    // A FIFO is not waited for until somebody writes to it.
-    let mut options = OpenOptions::new();
-    options.read(true).custom_flags(libc::O_NONBLOCK);
-    let Ok(mut file) = options.open(path) else {
+    let Ok(mut file) = open_file(path) else {
         return Found::Nothing;
     };
     match file.metadata() {
-        Ok(metadata) if !metadata.is_file() => return Found::Nothing,
         Ok(metadata) if metadata.permissions().mode() & 0o77 != 0 => return Found::TooOpen,
         Ok(_) => {}
         Err(_) => return Found::Nothing,

@@ -129,3 +129,16 @@ fn the_default_socket_is_localhost_for_the_password_file() {
         ["localhost", "localhost", "/run/mine", "h", "localhost"]
     );
 }
+
+#[test]
+fn certificates_may_have_words_of_any_encoding_between_them() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("roots");
+    std::fs::write(&path, b"# Autorit\xe9 de certification\n").expect("write the file");
+    let url = format!(
+        "postgres://a?sslmode=verify-ca&sslrootcert={}",
+        path.display()
+    );
+    let found = resolved(&url, &[]);
+    assert!(found.is_ok(), "{:?}", found.err());
+}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::{Place, UrlError};
-use crate::store::settings::{Surroundings, read_file};
+use crate::store::settings::{Surroundings, open_file};
 
 /// What is to be done about TLS.
 pub(super) struct Tls {
@@ -151,7 +151,7 @@ impl Tls {
 }
 
 fn readable(keyword: &str, path: &Path) -> Result<(), UrlError> {
-    match read_file(path) {
+    match open_file(path) {
         Ok(_) => Ok(()),
         Err(error) => {
             let shown = path.display().to_string();
