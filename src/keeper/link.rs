@@ -350,7 +350,7 @@ impl Link {
             return News::Event(GuardEvent::Gone);
         }
         self.state = State::Sweeping {
-            sweep: Box::new(Sweep::new(&tree::strangers())),
+            sweep: Box::new(Sweep::new(&[])),
             again_at: now,
             patience_ends: now + SWEEP_AGAIN,
         };

@@ -27,6 +27,13 @@ pub struct Stat {
     pub started: u64,
 }
 
+impl Stat {
+    /// Whether all of it has ended: a zombie, and not only its first thread.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X') && self.threads <= 1
+    }
+}
+
 /// Of one process; `None` when it is gone.
 pub fn read(pid: i32) -> Option<Stat> {
     let mut buffer = [0; 1024];

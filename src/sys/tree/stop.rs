@@ -90,8 +90,8 @@ impl Walk {
 
     /// Counts and names one that a signal was sent to.
     fn note(&mut self, pid: i32, found: Option<&Stat>) {
-        // Nobody to stop: a zombie without threads.
-        if found.is_some_and(|found| found.state == b'Z' && found.threads <= 1) {
+        // Nobody to stop.
+        if found.is_some_and(Stat::has_ended) {
             return;
         }
         self.stopped.count += 1;

@@ -251,24 +251,28 @@ impl Sweep {
     pub fn unkillable(&self) -> Vec<String> {
         let mut reports = Vec::new();
         for pid in self.refused.iter().chain(&self.dying) {
-            let Some(found) = stat::read(*pid) else {
-                // It has ended, or it may not be looked into.
-                if process::signal(*pid, 0).is_ok() {
-                    reports.push(format!("{pid} (does not end)"));
-                }
-                continue;
-            };
-            let why = match found.state {
+            let report = match stat::read(*pid) {
+                // It may not be looked into; or it has ended.
+                None if process::signal(*pid, 0).is_ok() => format!("{pid} (does not end)"),
+                None => continue,
                 // Waits to be reaped: by us, if nobody stands in between.
-                b'Z' | b'X' if found.threads <= 1 => match process::tracer(*pid) {
-                    Some(tracer) => format!("has ended, and process {tracer} traces it"),
+                Some(found) if found.has_ended() => match process::tracer(*pid) {
+                    Some(tracer) => format!(
+                        "{pid} {} (has ended, and process {tracer} traces it)",
+                        found.name
+                    ),
                     None => continue,
                 },
-                _ if self.refused.contains(pid) => "no permission".to_owned(),
-                b'D' => "uninterruptible sleep".to_owned(),
-                _ => "does not end".to_owned(),
+                Some(found) => {
+                    let why = match found.state {
+                        _ if self.refused.contains(pid) => "no permission",
+                        b'D' => "uninterruptible sleep",
+                        _ => "does not end",
+                    };
+                    format!("{pid} {} ({why})", found.name)
+                }
             };
-            reports.push(format!("{pid} {} ({why})", found.name));
+            reports.push(report);
             if reports.len() == REPORTED {
                 break;
             }
@@ -353,7 +357,7 @@ impl Sweep {
             }
             return;
         };
-        let has_ended = matches!(found.state, b'Z' | b'X') && found.threads <= 1;
+        let has_ended = found.has_ended();
         let quiet = has_ended || matches!(found.state, b'T' | b't');
         walked.new |= tree.insert(member.pid, Found { own, quiet }).is_none();
         walked.moving |= !quiet && may_be_stopped;
