@@ -25,8 +25,8 @@ pub(super) struct Acquiring {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Doing {
-    /// Because a notification said that it is worthwhile, perhaps.
     Asking {
+        /// A notification said that it is worthwhile, and no look.
         told: bool,
     },
     /// A poll is under way still, and there is only one call at a time.
@@ -68,27 +68,8 @@ impl Ending {
 }
 
 impl Acquiring {
-    /// Sends an acquisition of what a look has shown.
+    /// Sends an acquisition; a notification has caused it if it was `told`.
     pub(super) fn ask(
-        search: Search,
-        candidate: Candidate,
-        context: &Context<'_>,
-        out: &mut Commands,
-    ) -> State {
-        Self::send(search, candidate, false, context, out)
-    }
-
-    /// Sends one of what a notification has told of.
-    pub(super) fn ask_at_once(
-        search: Search,
-        candidate: Candidate,
-        context: &Context<'_>,
-        out: &mut Commands,
-    ) -> State {
-        Self::send(search, candidate, true, context, out)
-    }
-
-    fn send(
         search: Search,
         candidate: Candidate,
         told: bool,

@@ -137,7 +137,7 @@ impl Standby {
             Event::Changed(freed) => match self.doing {
                 Doing::Idle { .. } => match freed.and_then(|freed| self.freed(freed, context)) {
                     Some(candidate) => {
-                        Acquiring::ask_at_once(self.search, candidate, context, out)
+                        Acquiring::ask(self.search, candidate, true, context, out)
                     }
                     None => self.observe(false, context, out),
                 },
@@ -292,7 +292,7 @@ impl Standby {
             return self.wait_for(None, context, out);
         }
         if !context.config.precheck {
-            return Acquiring::ask(self.search, candidate, context, out);
+            return Acquiring::ask(self.search, candidate, false, context, out);
         }
         // One that is still under way since the last term will do.
         if !self.search.prechecking {
@@ -311,7 +311,7 @@ impl Standby {
         match self.doing {
             // What was judged before is compared by the acquisition itself.
             Doing::Prechecking { candidate, .. } if fit && self.search.guard_ready => {
-                Acquiring::ask(self.search, candidate, context, out)
+                Acquiring::ask(self.search, candidate, false, context, out)
             }
             Doing::Prechecking { .. } if fit => self.observe(false, context, out),
             Doing::Prechecking { .. } => {

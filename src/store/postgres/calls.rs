@@ -55,9 +55,7 @@ impl Store for PgStore {
             Err(Failure::Refused(refused)) if refused.is_gone() => Renewed::Lost(Loss::Missing),
             Err(failure) => Renewed::Unknown(self.given_up(failure)),
         };
-        if let Renewed::Granted { grant, .. } = &reply {
-            self.holds(known, term, &grant.incarnation);
-        }
+        self.may_hold(known, term, &reply);
         Timed { sent_at, reply }
     }
 
@@ -163,9 +161,7 @@ impl PgStore {
         let checked = answer.reply.and_then(|rows| self.checked(&rows, term));
         match checked {
             Ok(reply) => {
-                if let Renewed::Granted { grant, .. } = &reply {
-                    self.holds(known, term, &grant.incarnation);
-                }
+                self.may_hold(known, term, &reply);
                 reply
             }
             Err(Failure::Refused(refused)) if refused.is_gone() => Renewed::Lost(Loss::Missing),

@@ -12,7 +12,7 @@ use super::calls::{giving, renewing};
 use super::prepared::Statement;
 use super::{PgStore, Tell, sql};
 use crate::lease::ids::{Incarnation, Label, Token, Value};
-use crate::lease::record::{Acquire, Expected, Observation, Record, Term, Terms};
+use crate::lease::record::{Acquire, Expected, Observation, Record, Renewed, Term, Terms};
 use crate::store::deadline::Deadline;
 
 /// How long a preparation may wait for somebody who changes a table.
@@ -48,29 +48,31 @@ impl PgStore {
     }
 
     /// Notes that the session that was `known` has shown that we hold the
-    /// lease. Not one that has only just begun: after a fail-over others wait
-    /// for their first answers.
-    pub(super) fn holds(&mut self, known: Option<u64>, term: &Term, incarnation: &Incarnation) {
-        self.wanted = (known.is_some() && known == self.link.own_session()).then(|| {
+    /// lease, where its answer does. Not one that has only just begun: after a
+    /// fail-over others wait for their first answers.
+    pub(super) fn may_hold(&mut self, known: Option<u64>, term: &Term, reply: &Renewed) {
+        let Renewed::Granted { grant, .. } = reply else {
+            return;
+        };
+        let known = known.is_some() && known == self.link.own_session();
+        self.wanted = known.then(|| {
             Box::new(Wanted::ToHold {
                 term: term.clone(),
-                incarnation: incarnation.clone(),
+                incarnation: grant.incarnation.clone(),
             })
         });
     }
 
     pub(super) async fn make_ready(&mut self, limit: Duration) {
         let deadline = Deadline::new(self.clock, limit);
-        let Some(wanted) = self.wanted.take() else {
-            return;
-        };
-        match *wanted {
-            Wanted::ToTake { held, incarnation } => {
+        match self.wanted.take().map(|wanted| *wanted) {
+            Some(Wanted::ToTake { held, incarnation }) => {
                 self.make_ready_to_take(*held, incarnation, deadline).await;
             }
-            Wanted::ToHold { term, incarnation } => {
+            Some(Wanted::ToHold { term, incarnation }) => {
                 self.make_ready_to_hold(&term, &incarnation, deadline).await;
             }
+            None => {}
         }
     }
 
