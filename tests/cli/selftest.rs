@@ -12,6 +12,9 @@ use crate::support::wait::{SOON, until, until_true};
 /// Under two minutes, as promised, also on a host that is busy with tests.
 const WHOLE: Duration = Duration::from_secs(120);
 
+/// The longest time that a holder of its waits for a lease.
+const WAIT: Duration = Duration::from_secs(20);
+
 fn selftest(url: &str) -> Builder {
     leasewrap().text().switch("selftest").option("--db", url)
 }
@@ -177,7 +180,28 @@ fn a_selftest_that_is_killed_takes_its_workers_with_it() {
     let selftest = selftest(&url).spawn();
     until_true("some leases are held", SOON, || held(&database) >= 3);
     selftest.signal(libc::SIGKILL);
-    until_true("everything ends by itself", SOON, || {
+    gone(&selftest);
+}
+
+/// The line that is cut leads through the self-test's own process.
+#[test]
+fn a_selftest_that_is_killed_leaves_nobody_at_its_dead_line() {
+    let (url, _) = narrow();
+    let selftest = selftest(&url).spawn();
+    until_true("the cut line's leasewrap is there", WHOLE, || {
+        let alive = selftest.alive();
+        alive.iter().any(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains("-cut-connection")
+        })
+    });
+    selftest.signal(libc::SIGKILL);
+    gone(&selftest);
+}
+
+#[track_caller]
+fn gone(selftest: &Leasewrap) {
+    until_true("everything ends by itself", SOON + WAIT, || {
         selftest.alive().is_empty()
     });
 }

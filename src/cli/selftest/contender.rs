@@ -97,6 +97,9 @@ pub struct Start<'a> {
     pub lease: &'a TestLease,
     /// Its ttl.
     pub ttl: Duration,
+    /// How long it may wait for the lease: should the self-test be killed, then
+    /// nothing else ends one that cannot reach its database.
+    pub wait: Duration,
     /// Its label.
     pub label: &'a str,
     /// From the stop signal to SIGKILL in an orderly stop.
@@ -316,6 +319,7 @@ fn command(start: Start<'_>) -> Result<Command, Trouble> {
         .args(["--name", start.lease.name().as_str()])
         .args(["--label", start.label])
         .args(["--ttl", &millis(start.ttl)])
+        .args(["--wait", &millis(start.wait)])
         .args(["--stop-timeout", &millis(start.stop_timeout)])
         .args(["--log-format", "json"])
         .args(["--", "/proc/self/exe", witness::NAME])

@@ -73,12 +73,14 @@ impl<'a> Scene<'a> {
         &self,
         database: &Database,
         label: &str,
+        wait: Duration,
         worker: &[&str],
     ) -> Result<Contender, Trouble> {
         Contender::start(Start {
             database,
             lease: self.lease,
             ttl: self.bench.ttl,
+            wait,
             label,
             stop_timeout: STOP_TIMEOUT,
             stamps: &self.stamps.file,
@@ -92,7 +94,7 @@ impl<'a> Scene<'a> {
         database: &Database,
         worker: &[&str],
     ) -> Result<(Contender, i64), Trouble> {
-        let mut holder = self.start(database, "selftest: holder", worker)?;
+        let mut holder = self.start(database, "selftest: holder", START_LIMIT, worker)?;
         let wanted = 1 + usize::from(worker.contains(&witness::DAEMON));
         let limit = clock::now() + START_LIMIT;
         let mut look = ticks();
@@ -115,7 +117,8 @@ impl<'a> Scene<'a> {
     /// Starts a standby; back when it has seen the holder's row, from when on
     /// it watches.
     pub async fn stand_by(&self) -> Result<Contender, Trouble> {
-        let standby = self.start(&self.bench.database, "selftest: standby", &[])?;
+        let wait = START_LIMIT + self.bench.take_over_limit();
+        let standby = self.start(&self.bench.database, "selftest: standby", wait, &[])?;
         let right = |line: &serde_json::Value| {
             line["event"] == "waiting"
                 && ["held", "watching"]
