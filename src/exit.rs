@@ -20,6 +20,28 @@ pub const CANNOT_EXECUTE: u8 = 126;
 /// The command is not found.
 pub const NOT_FOUND: u8 = 127;
 
+/// How a guard or a releaser ends: they have no log of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// What the process exits with.
+    pub code: u8,
+    /// What there is to say.
+    pub last: Option<LastLine>,
+}
+
+/// The last line of a guard or a releaser.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastLine {
+    /// `--log-format json`, as far as this process knows.
+    pub json: bool,
+    /// For machines.
+    pub outcome: &'static str,
+    /// How many processes of the tree got SIGKILL, where there was one.
+    pub killed: Option<u32>,
+    /// For people.
+    pub message: String,
+}
+
 /// What a shell reports for an end by signal `signal`: 128 + N.
 pub fn of_signal(signal: i32) -> u8 {
     u8::try_from(signal.saturating_add(128)).unwrap_or(u8::MAX)

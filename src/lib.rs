@@ -31,8 +31,8 @@ use sys::role::{self, Role};
 pub fn main(args: Vec<OsString>) -> i32 {
     let code = match role::of_this_process(&args) {
         Role::Leasewrap => cli::main(&args),
-        Role::Guard(start) => return guard::run(start),
-        Role::Releaser(task) => keeper::releaser::run(&task),
+        Role::Guard(start) => end(guard::run(start)),
+        Role::Releaser(task) => end(keeper::releaser::run(&task)),
         Role::Probe(task) => {
             task.run(&[]);
             0
@@ -40,4 +40,11 @@ pub fn main(args: Vec<OsString>) -> i32 {
         Role::Broken => exit::FAILED,
     };
     code.into()
+}
+
+fn end(end: exit::End) -> u8 {
+    if let Some(last) = &end.last {
+        telemetry::say_without_a_log(last);
+    }
+    end.code
 }

@@ -48,7 +48,7 @@ impl AttachArgs {
 /// Everything that can fail before a lease is thought of.
 fn prepare(options: &AttachOptions) -> Result<Settings, Refused> {
     listening::check(&options.socket)?;
-    let setup = run::setup(&options.command, options.pid_namespace)?;
+    let setup = run::setup(&options.command, options.pid_namespace, &options.log)?;
     if options.pid_namespace {
         namespace_is_possible().map_err(|why| Failed::cannot(&why))?;
     }

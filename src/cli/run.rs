@@ -32,7 +32,7 @@ use crate::sys::executable::{self, Unusable};
 use crate::sys::memfd::{ReleaseFile, Setup};
 use crate::sys::notify_socket::NotifySocket;
 use crate::sys::{SysError, clock, inherited, process, signals, tree};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Format, LogOptions, Telemetry};
 
 /// Runs a worker; the result is the exit code.
 pub fn run(options: RunOptions) -> u8 {
@@ -60,7 +60,7 @@ pub(super) struct Started {
 }
 
 fn prepare(options: &RunOptions) -> Result<Prepared, Refused> {
-    let setup = setup(&options.command, options.pid_namespace)?;
+    let setup = setup(&options.command, options.pid_namespace, &options.keep.log)?;
     let store = store(options)?;
     let notifier = notifier()?;
     let notify_socket = notify_socket(options)?;
@@ -116,7 +116,11 @@ pub(super) fn listener(options: &RunOptions) -> Result<Option<Listener>, Failed>
 }
 
 /// The command, its first word found as the worker will be executed.
-pub(super) fn setup(command: &[OsString], pid_namespace: bool) -> Result<Setup, Unusable> {
+pub(super) fn setup(
+    command: &[OsString],
+    pid_namespace: bool,
+    log: &LogOptions,
+) -> Result<Setup, Unusable> {
     let program = command.first().map_or(OsStr::new(""), OsString::as_os_str);
     let path = executable::find(program, std::env::var_os("PATH").as_deref())?;
     Ok(Setup {
@@ -126,6 +130,7 @@ pub(super) fn setup(command: &[OsString], pid_namespace: bool) -> Result<Setup, 
             .map(|argument| argument.as_bytes().to_vec())
             .collect(),
         pid_namespace,
+        json_log: log.format == Format::Json,
     })
 }
 
@@ -152,6 +157,7 @@ pub(super) fn claims(options: &RunOptions, store: &StoreSettings) -> Result<Clai
         store.clone(),
         options.keep.name.clone(),
         &options.keep.timing,
+        options.keep.log.format == Format::Json,
     )
 }
 

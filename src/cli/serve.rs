@@ -38,6 +38,7 @@ fn prepare(options: &ServeOptions) -> Result<Prepared, Refused> {
             path: Vec::new(),
             arguments: Vec::new(),
             pid_namespace: false,
+            json_log: false,
         },
         store,
         started: Started {

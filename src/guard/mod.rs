@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::exit;
+use crate::exit::{self, End, LastLine};
 use crate::lease::guard::{Action, Event, Guard, KeeperLoss};
 use crate::sys::memfd::Setup;
 use crate::sys::namespace::Namespace;
@@ -24,7 +24,7 @@ use crate::sys::socket::{Buffer, Received};
 use crate::sys::timer::{BootTimer, SelfKill, SelfWake};
 use crate::sys::tree::{self, Round, Sweep};
 use crate::sys::worker::{Report, Worker};
-use crate::sys::{SysError, clock, stdio};
+use crate::sys::{SysError, clock};
 use crate::wire::{Hello, MAX_FRAME, ToGuard, VERSION, WorkerEnd};
 
 use outbox::Outbox;
@@ -33,19 +33,26 @@ use perform::Performed;
 /// So many frames are read before everybody else gets a look.
 const FRAMES_AT_ONCE: usize = 64;
 
-/// Runs this process as the guard; returns its exit code.
-pub fn run(start: GuardStart) -> i32 {
-    match Running::set_up(start) {
-        Ok(mut running) => running.run(),
-        Err(error) => fail(&error),
-    }
+/// Runs this process as the guard, to its end.
+pub fn run(start: GuardStart) -> End {
+    let setup = start.setup.read();
+    let json = setup.as_ref().is_ok_and(|setup| setup.json_log);
+    let ended = Running::set_up(start, setup).and_then(|mut running| running.run());
+    ended.unwrap_or_else(|error| failed(json, format!("the guard cannot {error}")))
 }
 
 /// Nothing runs yet, or the parent-death signal ends it: the keeper sees that
 /// the guard is gone, and does the rest.
-fn fail(error: &SysError) -> i32 {
-    stdio::say(&format!("lw-guard: cannot {error}"));
-    exit::FAILED.into()
+fn failed(json: bool, message: String) -> End {
+    End {
+        code: exit::FAILED,
+        last: Some(LastLine {
+            json,
+            outcome: "failed",
+            killed: None,
+            message,
+        }),
+    }
 }
 
 struct Running {
@@ -71,7 +78,7 @@ struct Running {
 }
 
 impl Running {
-    fn set_up(mut given: GuardStart) -> Result<Self, SysError> {
+    fn set_up(mut given: GuardStart, setup: Result<Setup, SysError>) -> Result<Self, SysError> {
         signals::ignore_all_but_faults();
         process::become_subreaper()?;
         tree::children::hold_own();
@@ -85,7 +92,7 @@ impl Running {
         let (machine, actions) = Guard::new(hello);
         let mut running = Self {
             machine,
-            setup: given.setup.read(),
+            setup,
             given,
             outbox: Outbox::default(),
             child_signals: ChildSignals::new()?,
@@ -106,13 +113,11 @@ impl Running {
         Ok(running)
     }
 
-    fn run(&mut self) -> i32 {
+    fn run(&mut self) -> Result<End, SysError> {
         loop {
-            let step = self.wait().and_then(|ready| self.take_in(ready));
-            match step {
-                Ok(None) => {}
-                Ok(Some(code)) => return code,
-                Err(error) => return fail(&error),
+            let ready = self.wait()?;
+            if let Some(end) = self.take_in(ready)? {
+                return Ok(end);
             }
         }
     }
@@ -153,16 +158,17 @@ impl Running {
         })
     }
 
-    /// Turns what has happened into events. `Some`: the exit code.
-    fn take_in(&mut self, ready: Ready) -> Result<Option<i32>, SysError> {
+    /// Turns what has happened into events. `Some`: the end.
+    fn take_in(&mut self, ready: Ready) -> Result<Option<End>, SysError> {
         let mut events = VecDeque::new();
-        if ready.alarm {
-            self.alarm.consume();
-            events.push_back(Event::Wake);
-        }
+        // First of all: what the keeper has said counts before its silence.
         if ready.channel {
             self.outbox.flush(&self.given.channel);
             self.read_frames(&mut events);
+        }
+        if ready.alarm {
+            self.alarm.consume();
+            events.push_back(Event::Wake);
         }
         if ready.report {
             self.read_report(&mut events);
@@ -173,8 +179,8 @@ impl Running {
         }
         loop {
             while let Some(event) = events.pop_front() {
-                if let Some(code) = self.step(event, &mut events)? {
-                    return Ok(Some(code));
+                if let Some(end) = self.step(event, &mut events)? {
+                    return Ok(Some(end));
                 }
             }
             if !self.round_due {
@@ -193,7 +199,7 @@ impl Running {
         &mut self,
         event: Event,
         events: &mut VecDeque<Event>,
-    ) -> Result<Option<i32>, SysError> {
+    ) -> Result<Option<End>, SysError> {
         let actions = self.machine.step(event, clock::now());
         if actions.contains(&Action::KillTree) {
             // With the old timers: the new ones leave the killing its time,
@@ -207,7 +213,7 @@ impl Running {
             match self.perform(action) {
                 Performed::Done => {}
                 Performed::Event(event) => events.push_back(event),
-                Performed::End(code) => return Ok(Some(code)),
+                Performed::End(end) => return Ok(Some(end)),
             }
         }
         Ok(None)

@@ -3,14 +3,14 @@
 use std::os::fd::AsFd;
 
 use super::Running;
-use crate::exit;
+use crate::exit::{self, End, LastLine};
 use crate::lease::guard::{Action, Event, Keeper};
 use crate::lease::time::BootInstant;
 use crate::sys::namespace::Namespace;
 use crate::sys::socket::{Channel, Sent};
 use crate::sys::tree::{Sweep, stop_tree};
 use crate::sys::worker::fork_worker;
-use crate::sys::{inherited, process, release, stdio};
+use crate::sys::{inherited, process, release};
 use crate::wire::attach::FromAttach;
 use crate::wire::{FromGuard, Start, StopTo};
 
@@ -18,14 +18,19 @@ use crate::wire::{FromGuard, Start, StopTo};
 /// that may not be killed may still fork.
 const REPORTED: usize = 64;
 
+const NOTHING_TO_SAY: End = End {
+    code: 0,
+    last: None,
+};
+
 /// What an action came to.
 pub(super) enum Performed {
     /// It is done.
     Done,
     /// It has a reply.
     Event(Event),
-    /// The guard ends, with this code.
-    End(i32),
+    /// The guard ends.
+    End(End),
 }
 
 impl Running {
@@ -58,7 +63,7 @@ impl Running {
             }
             Action::KillTree => self.kill_tree(),
             Action::Release(keeper) => return Performed::End(self.release(keeper)),
-            Action::Exit => return Performed::End(0),
+            Action::Exit => return Performed::End(NOTHING_TO_SAY),
         }
         Performed::Done
     }
@@ -164,24 +169,26 @@ impl Running {
 
     /// Becomes the releaser; returns only when that fails, or when there is
     /// nothing to release.
-    fn release(&mut self, keeper: Keeper) -> i32 {
+    fn release(&mut self, keeper: Keeper) -> End {
         if let Some(serve) = &self.given.serve {
             return self.tell_serve(serve, keeper);
         }
         let Some(file) = &self.given.release else {
-            return 0;
+            return NOTHING_TO_SAY;
         };
         let handle = self.given.keeper.as_ref().map(AsFd::as_fd);
         let error = release::execute(file, keeper, handle, self.killed);
-        stdio::say(&format!(
-            "lw-guard: cannot {error}; the lease runs out by itself"
-        ));
-        exit::FAILED.into()
+        let message = format!("the guard cannot {error}; the lease runs out by itself");
+        super::failed(self.json_log(), message)
+    }
+
+    fn json_log(&self) -> bool {
+        self.setup.as_ref().is_ok_and(|setup| setup.json_log)
     }
 
     /// In place of `attach`: what is left of this process has nothing to give
     /// back, but the word that lets `serve` do so.
-    fn tell_serve(&self, serve: &Channel, keeper: Keeper) -> i32 {
+    fn tell_serve(&self, serve: &Channel, keeper: Keeper) -> End {
         let empty = FromAttach::Guard(FromGuard::Empty {
             killed: self.killed,
         });
@@ -189,14 +196,22 @@ impl Running {
             Sent::Done => "serve gives the lease back",
             Sent::Full | Sent::Closed => "serve cannot be told, so the lease runs out by itself",
         };
-        stdio::say(&format!(
-            "leasewrap: attach {keeper}, so whatever ran was killed ({} processes); {told}; \
-             look for who killed or stopped it (the kernel log, if memory ran out)",
-            self.killed
-        ));
         if let Some(handle) = &self.given.keeper {
             release::see_to_keeper(keeper, handle.as_fd());
         }
-        exit::LOST.into()
+        let message = format!(
+            "attach {keeper}, so whatever ran was killed ({} processes); {told}; \
+             look for who killed or stopped it (the kernel log, if memory ran out)",
+            self.killed
+        );
+        End {
+            code: exit::LOST,
+            last: Some(LastLine {
+                json: self.json_log(),
+                outcome: "keeper-died",
+                killed: Some(self.killed),
+                message,
+            }),
+        }
     }
 }

@@ -46,6 +46,8 @@ pub struct Release {
     pub claim: Claim,
     /// The socket of `--worker-watchdog`, which is nobody's then.
     pub notify_socket: Option<PathBuf>,
+    /// `--log-format json`.
+    pub json_log: bool,
 }
 
 /// The keeper's side: keeps the file in step with what is claimed.
@@ -65,6 +67,7 @@ impl ClaimFile {
         settings: StoreSettings,
         name: LeaseName,
         timing: &Timing,
+        json_log: bool,
     ) -> Result<Self, SysError> {
         let mut this = Self {
             file,
@@ -75,6 +78,7 @@ impl ClaimFile {
                 call_limit: timing.call_timeout(),
                 claim: Claim::Nothing,
                 notify_socket: None,
+                json_log,
             },
         };
         this.write()?;

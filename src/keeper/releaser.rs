@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::claim::{Claim, Release};
-use crate::exit;
+use crate::exit::{self, End, LastLine};
 use crate::lease::guard::Keeper;
 use crate::lease::record::Released;
 use crate::lease::time::BootInstant;
@@ -12,7 +12,7 @@ use crate::lease::timing::Shown;
 use crate::store::{AnyStore, Store as _};
 use crate::sys::release::ReleaseTask;
 use crate::sys::timer::SelfKill;
-use crate::sys::{clock, environment, notify_socket, stdio};
+use crate::sys::{clock, environment, notify_socket};
 
 /// What it takes beside the release: a keeper that stands still is given time.
 const REST: Duration = Duration::from_secs(5);
@@ -21,8 +21,7 @@ const REST: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Gives back what `task` names, then sees to a keeper that stands still.
-/// The result is the exit code.
-pub fn run(task: &ReleaseTask) -> u8 {
+pub fn run(task: &ReleaseTask) -> End {
     let release = task
         .file
         .read()
@@ -31,6 +30,7 @@ pub fn run(task: &ReleaseTask) -> u8 {
         release.patience + release.call_limit
     });
     let _limit = end_at_last(longest + REST);
+    let json = release.as_ref().is_some_and(|release| release.json_log);
     let claimed = release
         .as_ref()
         .is_none_or(|release| release.claim != Claim::Nothing);
@@ -49,13 +49,20 @@ pub fn run(task: &ReleaseTask) -> u8 {
         Ok(then) => (exit::LOST, then),
         Err(why) => (exit::FAILED, format!("the lease runs out by itself: {why}")),
     };
-    // Nobody may be there to read it.
-    let _ = stdio::say(&format!(
-        "leasewrap: {}; {then}; \
+    let message = format!(
+        "{}; {then}; \
          look for who killed or stopped leasewrap (the kernel log, if memory ran out)",
         what(task.keeper, task.killed, claimed)
-    ));
-    code
+    );
+    End {
+        code,
+        last: Some(LastLine {
+            json,
+            outcome: "keeper-died",
+            killed: Some(task.killed),
+            message,
+        }),
+    }
 }
 
 /// What became of the keeper and of the worker; a standby has none.

@@ -20,6 +20,8 @@ pub struct Setup {
     pub arguments: Vec<Vec<u8>>,
     /// `--pid-namespace`.
     pub pid_namespace: bool,
+    /// `--log-format json`, for a last line of the guard's.
+    pub json_log: bool,
 }
 
 /// A [`Setup`] in memory, sealed against every change.
@@ -281,6 +283,7 @@ mod tests {
             path: b"/bin/\xff".to_vec(),
             arguments: vec![b"a".to_vec(), Vec::new()],
             pid_namespace: true,
+            json_log: true,
         };
         let file = SetupFile::create(&setup).unwrap();
         assert_eq!(file.read().unwrap(), setup);

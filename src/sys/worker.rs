@@ -291,5 +291,6 @@ pub fn setup(path: &OsStr, arguments: &[impl AsRef<OsStr>]) -> Setup {
             .map(|argument| argument.as_ref().as_bytes().to_vec())
             .collect(),
         pid_namespace: false,
+        json_log: false,
     }
 }

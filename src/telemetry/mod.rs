@@ -4,8 +4,11 @@
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
+use tracing::Dispatch;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::time::SystemTime;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub mod ending;
 pub mod format;
@@ -17,7 +20,9 @@ use format::Text;
 use live::Live;
 use writer::Queue;
 
+use crate::exit::LastLine;
 use crate::lease::ids::LeaseName;
+use crate::sys::stdio;
 
 /// The last line has this target: it is written whatever a filter says,
 /// unless the end is a good one.
@@ -77,25 +82,9 @@ impl Telemetry {
     /// When there can be no thread, or a log is set up already.
     pub fn start(options: &LogOptions) -> io::Result<Self> {
         let queue = Queue::start()?;
-        let builder = tracing_subscriber::fmt()
-            .with_env_filter(filter(&options.detail))
-            .with_writer(queue.clone())
-            .with_ansi(false)
-            .log_internal_errors(false);
-        match options.format {
-            Format::Text => {
-                let colours = colours(&io::stderr());
-                builder.event_format(Text { colours }).try_init()
-            }
-            Format::Json => builder
-                .json()
-                .with_timer(SystemTime)
-                .flatten_event(true)
-                .with_current_span(false)
-                .with_span_list(false)
-                .try_init(),
-        }
-        .map_err(io::Error::other)?;
+        subscriber(options.format, filter(&options.detail), queue.clone())
+            .try_init()
+            .map_err(io::Error::other)?;
         Ok(Self {
             queue,
             live: live::is_wanted(options),
@@ -134,6 +123,64 @@ impl Telemetry {
             self.queue.urgently(say);
         }
         self.flush();
+    }
+}
+
+/// Says the last line of a process that has no log of its own, a guard or a
+/// releaser: without a thread, and only if standard error takes it at once.
+pub fn say_without_a_log(last: &LastLine) {
+    let format = if last.json {
+        Format::Json
+    } else {
+        Format::Text
+    };
+    let subscriber = subscriber(format, EnvFilter::new("error"), || AtOnce);
+    tracing::dispatcher::with_default(&subscriber, || {
+        let LastLine {
+            outcome,
+            killed,
+            message,
+            ..
+        } = last;
+        tracing::error!(target: LAST, event = "ended", outcome, killed, "{message}");
+    });
+}
+
+fn subscriber<W>(format: Format, filter: EnvFilter, writer: W) -> Dispatch
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(false)
+        .log_internal_errors(false);
+    match format {
+        Format::Text => {
+            let colours = colours(&io::stderr());
+            builder.event_format(Text { colours }).into()
+        }
+        Format::Json => builder
+            .json()
+            .with_timer(SystemTime)
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .into(),
+    }
+}
+
+/// Standard error, for a line that is whole.
+struct AtOnce;
+
+impl io::Write for AtOnce {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        stdio::say(String::from_utf8_lossy(line).trim_end());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@ use crate::leasewrap;
 use crate::support::leasewrap::{Ended, events, holder, lease_name};
 use crate::support::proxy::Proxy;
 use crate::support::server::shared;
-use crate::support::wait::SOON;
+use crate::support::wait::{SOON, until_true};
 use crate::support::witness::Log;
 
 #[test]
@@ -229,6 +229,44 @@ fn what_never_began_has_its_last_line_for_machines_too() {
         let ended = builder.sh("true").run().code(code);
         only_says(&ended, code, outcome, words);
     }
+}
+
+/// What the guard says, since nobody else can, has the shape of the log.
+#[test]
+fn a_killed_leasewrap_has_its_last_line_too() {
+    let name = lease_name("killed");
+    let run = holder(&shared().url(), &name)
+        .sh("echo works; sleep 600")
+        .spawn();
+    run.wait_out("works");
+    run.signal(libc::SIGKILL);
+    let last = run.wait_event("ended");
+    assert_eq!(last["outcome"], "keeper-died", "{last}");
+    assert_eq!(last["level"], "ERROR", "{last}");
+    assert!(last["killed"].as_u64().is_some_and(|killed| killed >= 1));
+    let message = last["message"].as_str().unwrap();
+    assert!(message.contains(&format!("lease {name} was released")));
+    assert!(last["timestamp"].is_string(), "{last}");
+    let ended = run.end().code(137);
+    for line in &ended.log {
+        serde_json::from_str::<serde_json::Value>(line)
+            .unwrap_or_else(|error| panic!("{error}: {line}"));
+    }
+
+    let run = holder(&shared().url(), &name)
+        .text()
+        .sh("echo works; sleep 600")
+        .spawn();
+    run.wait_out("works");
+    run.signal(libc::SIGKILL);
+    until_true("its guard says so", SOON, || {
+        let log = run.log();
+        log.iter().any(|line| {
+            line.contains("ERROR leasewrap: the keeper process of leasewrap is gone")
+                && line.contains("outcome=keeper-died")
+        })
+    });
+    run.end().code(137);
 }
 
 #[test]

@@ -13,6 +13,8 @@ fn attach_sigkill() {
     holding.attach.signal(libc::SIGKILL);
     let seen = pod.scene.handed_over(holding.token, SOON);
     assert!(seen.gap_ms() < QUICK, "not released: {seen:?}");
+    let last = holding.attach.wait_event("ended");
+    assert_eq!(last["outcome"], "keeper-died", "{last}");
     holding.attach.end().code(137);
 }
 

@@ -107,6 +107,8 @@ impl Running {
                 .map(<[u8]>::to_vec)
                 .to_vec(),
             pid_namespace: false,
+            // What its guard says is the hook's output.
+            json_log: false,
         };
         let input = InputFile::create(input)?;
         let (output, theirs) = Output::new().map_err(SysError::on("create a pipe for a hook"))?;
