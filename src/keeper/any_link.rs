@@ -104,6 +104,13 @@ impl AnyLink {
         }
     }
 
+    /// It is not to act any more: another one comes.
+    pub(super) fn see_off(&self) {
+        if let Self::Child(link) = self {
+            link.see_off();
+        }
+    }
+
     pub(super) fn next_wakeup(&self) -> Option<BootInstant> {
         match self {
             Self::Child(link) => link.next_wakeup(),

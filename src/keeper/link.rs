@@ -202,6 +202,15 @@ impl Link {
         }
     }
 
+    /// Ends one that was dismissed, before another one is started. Whoever has
+    /// stood still and reads that too late would take this process for one
+    /// that does, and give back what is held by then: the next term.
+    pub fn see_off(&self) {
+        if self.child().is_some() {
+            self.guard.kill();
+        }
+    }
+
     /// When [`Self::wake`] is due.
     pub fn next_wakeup(&self) -> Option<BootInstant> {
         match self.state {

@@ -111,6 +111,7 @@ where
     fn new_guard(&mut self) -> Option<Event> {
         self.stop_asked = false;
         self.killing = false;
+        self.link.see_off();
         let started = start_guard(&self.settings.setup, &self.claims);
         match started.and_then(|guard| AnyLink::new(GuardFrom::Child(guard))) {
             Ok(link) => {

@@ -156,7 +156,12 @@ impl Guard {
     #[must_use]
     pub fn step(&mut self, event: Event, now: BootInstant) -> Vec<Action> {
         let mut actions = Vec::new();
-        self.let_time_act(now, &mut actions);
+        // Nobody is found silent whose words are still unread: it may have been
+        // this process that stood still.
+        let hears_first = matches!(self.phase, Phase::Empty { .. });
+        if !(hears_first && matches!(event, Event::Frame(_))) {
+            self.let_time_act(now, &mut actions);
+        }
         match event {
             Event::Frame(frame) => self.on_frame(frame, now, &mut actions),
             Event::KeeperLost(loss) => self.lose_keeper(loss, now, &mut actions),

@@ -3,7 +3,7 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -115,13 +115,14 @@ impl Listening {
             bound => bound,
         }
         .map_err(|errno| failed("listen on")(errno.into()))?;
+        let (file, made) = just_made(path).map_err(failed("look at"))?;
+        let file = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let mode = match mode {
             Some(mode) => mode,
-            None => mode_by_directory(path).map_err(failed("look at the directory of"))?,
+            None => mode_by_directory(path, &file).map_err(failed("look at the directory of"))?,
         };
-        fs::set_permissions(path, Permissions::from_mode(mode))
+        fs::set_permissions(&file, Permissions::from_mode(mode))
             .map_err(failed("set the mode of"))?;
-        let made = fs::symlink_metadata(path).map_err(failed("look at"))?;
         let backlog = Backlog::new(BACKLOG).unwrap_or(Backlog::MAXCONN);
         listen(&socket, backlog).map_err(|errno| failed("listen on")(errno.into()))?;
         Ok(Self {
@@ -226,9 +227,26 @@ fn address(path: &Path) -> Result<UnixAddr, SocketError> {
     })
 }
 
+/// The file that was just bound, open as nothing but itself (`O_PATH`). What
+/// somebody else who may write to the directory has put in its place since is
+/// refused: by a link they would open any file of ours to everybody.
+fn just_made(path: &Path) -> io::Result<(fs::File, fs::Metadata)> {
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_NOFOLLOW)
+        .open(path)?;
+    let found = file.metadata()?;
+    if found.file_type().is_socket() && found.uid() == super::process::user() {
+        Ok((file, found))
+    } else {
+        Err(io::Error::other("somebody else has replaced it"))
+    }
+}
+
 /// The mode of a socket that is for those who may write to its directory,
-/// which is given to the directory's group where it is for that.
-fn mode_by_directory(path: &Path) -> io::Result<u32> {
+/// which is given to the directory's group where it is for that. `file` leads
+/// to the socket's file whatever stands at `path` by now.
+fn mode_by_directory(path: &Path, file: &Path) -> io::Result<u32> {
     const ALL_OF_IT: u32 = 0o3;
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -246,8 +264,8 @@ fn mode_by_directory(path: &Path) -> io::Result<u32> {
         0
     };
     let is_for_group = mode >> 3 & ALL_OF_IT == ALL_OF_IT
-        && (fs::symlink_metadata(path)?.gid() == found.gid()
-            || chown(path, None, Some(found.gid())).is_ok());
+        && (fs::metadata(file)?.gid() == found.gid()
+            || chown(file, None, Some(found.gid())).is_ok());
     let group = if is_for_group { 0o060 } else { 0 };
     Ok(0o600 | group | everybody)
 }
@@ -329,6 +347,20 @@ mod tests {
             assert_eq!(mode, expected, "{directory:o}");
             assert_eq!(listening.file(), File::Ours);
         }
+    }
+
+    #[test]
+    fn what_somebody_has_put_in_its_place_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, secret) = (dir.path().join("s"), dir.path().join("secret"));
+        fs::write(&secret, "password").unwrap();
+        for replace in [std::os::unix::fs::symlink, fs::hard_link] {
+            replace(&secret, &path).unwrap();
+            just_made(&path).unwrap_err();
+            fs::remove_file(&path).unwrap();
+        }
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        just_made(&path).unwrap();
     }
 
     #[test]

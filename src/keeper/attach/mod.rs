@@ -351,6 +351,9 @@ impl Front {
     /// there can be none.
     fn start_guard(&mut self) -> Option<Event> {
         let serve = self.serve.as_ref()?;
+        if let Some(before) = &self.link {
+            before.see_off();
+        }
         let guard = spawn_for_attach(
             THIS_PROGRAM,
             inherited::get(),

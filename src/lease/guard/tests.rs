@@ -357,6 +357,17 @@ fn a_keeper_that_says_nothing_past_the_deadline_is_replaced() {
 }
 
 #[test]
+fn what_a_keeper_has_said_counts_before_its_silence() {
+    // This guard has stood still itself: what it reads now was said in time.
+    let ack = [Action::Send(FromGuard::Ack { seq: 1 })];
+    let mut guard = empty();
+    assert_eq!(frame(&mut guard, ToGuard::Ping { seq: 1 }, 60_000), ack);
+    assert_eq!(guard.next_wakeup(), Some(at(60_000) + SILENCE_LIMIT));
+    assert_eq!(frame(&mut guard, ToGuard::Dismiss, 90_000), [Action::Exit]);
+    assert_eq!(guard.step(Event::Wake, at(90_000)), []);
+}
+
+#[test]
 fn a_keeper_that_stands_still_at_the_deadline_is_replaced_soon_after() {
     let mut guard = running();
     let _ = guard.step(Event::Wake, at(10_000));
