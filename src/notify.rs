@@ -208,8 +208,9 @@ fn status(snapshot: &Snapshot, now: BootInstant) -> String {
             "{} lease {name} (token {}), {} s left",
             snapshot.role(),
             term.token,
-            term.deadline.saturating_since(now).as_secs()
+            snapshot.left(now).as_secs()
         ),
+        (None, _) if snapshot.phase == Phase::Ended => format!("ended for lease {name}"),
         (None, Some(other)) => format!(
             "{} for lease {name}, held by {} (token {}): {}",
             snapshot.role(),

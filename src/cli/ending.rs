@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::args::run::RunOptions;
 use crate::http::board::Board;
 use crate::keeper::Audience;
-use crate::lease::keeper::Keeper;
 use crate::lease::keeper::event::{GivenBack, Outcome, StopCause, Transition};
+use crate::lease::keeper::{Keeper, Phase};
 use crate::lease::record::Term;
 use crate::lease::time::BootInstant;
 use crate::sys::clock;
@@ -19,7 +19,11 @@ use crate::telemetry::transition::{self, Containment, Context};
 #[derive(Debug)]
 pub struct Record {
     name: crate::lease::ids::LeaseName,
-    began: BootInstant,
+    /// Since the start, or since its last term ended.
+    standing_since: BootInstant,
+    stands_by: bool,
+    /// How long it stood by before the term, once there is one.
+    waited: Option<Duration>,
     rides_out: Duration,
     containment: Containment,
     term: Option<Term>,
@@ -27,7 +31,8 @@ pub struct Record {
     /// What comes after it (hooks) is no part of the term.
     given_back: Option<BootInstant>,
     stop: Option<StopCause>,
-    runs_out_in: Option<Duration>,
+    /// A lease that could not be given back runs out then.
+    runs_out_at: Option<BootInstant>,
     /// A call of this term has failed, and none has succeeded since.
     unanswered: bool,
     /// When a worker that is told to stop, the lease being lost, is killed.
@@ -41,7 +46,9 @@ impl Record {
     pub fn new(options: &RunOptions) -> Self {
         Self {
             name: options.keep.name.clone(),
-            began: clock::now(),
+            standing_since: clock::now(),
+            stands_by: true,
+            waited: None,
             rides_out: options.keep.timing.rides_out(),
             containment: if options.pid_namespace {
                 Containment::PidNamespace
@@ -52,11 +59,20 @@ impl Record {
             acquired: None,
             given_back: None,
             stop: None,
-            runs_out_in: None,
+            runs_out_at: None,
             unanswered: false,
             kill_at: None,
             killed: true,
         }
+    }
+
+    fn stepped(&mut self, phase: Phase, now: BootInstant) {
+        let stands_by = matches!(phase, Phase::Standby | Phase::Acquiring);
+        if stands_by && !self.stands_by {
+            self.standing_since = now;
+            self.waited = None;
+        }
+        self.stands_by = stands_by;
     }
 
     /// Says how it ended; the result is the exit code.
@@ -82,11 +98,16 @@ impl Record {
             program: "",
             exit_code: 0,
             stop: self.stop.as_ref(),
-            waited: self.acquired.unwrap_or(now).saturating_since(self.began),
+            waited: self
+                .waited
+                .unwrap_or_else(|| now.saturating_since(self.standing_since)),
             held: self
                 .acquired
                 .map(|at| self.given_back.unwrap_or(now).saturating_since(at)),
-            runs_out_in: self.runs_out_in,
+            runs_out_in: self
+                .runs_out_at
+                .map(|at| at.saturating_since(now))
+                .filter(|left| !left.is_zero()),
             rides_out: self.rides_out,
             unanswered: self.unanswered,
             killed: self.killed,
@@ -120,9 +141,10 @@ impl Audience for Teller<'_> {
             Transition::Acquired { term, .. } => {
                 self.record.term = Some(term.clone());
                 self.record.acquired = Some(now);
+                self.record.waited = Some(now.saturating_since(self.record.standing_since));
                 self.record.given_back = None;
                 self.record.stop = None;
-                self.record.runs_out_in = None;
+                self.record.runs_out_at = None;
                 self.record.unanswered = false;
                 self.record.kill_at = None;
             }
@@ -136,8 +158,8 @@ impl Audience for Teller<'_> {
             Transition::Stopping(cause) => self.record.stop = Some(cause.clone()),
             Transition::Released { result, .. } => {
                 self.record.given_back = Some(now);
-                self.record.runs_out_in = match result {
-                    GivenBack::RunsOut { left } => Some(*left),
+                self.record.runs_out_at = match result {
+                    GivenBack::RunsOut { left } => Some(now + *left),
                     GivenBack::Done | GivenBack::NotOurs => None,
                 };
             }
@@ -160,6 +182,7 @@ impl Audience for Teller<'_> {
     }
 
     fn stepped(&mut self, keeper: &Keeper, now: BootInstant) {
+        self.record.stepped(keeper.phase(), now);
         self.board.stepped(keeper, now);
         self.live.stepped(keeper, now);
     }

@@ -6,7 +6,7 @@ use super::metrics::{Metrics, Place};
 use super::snapshot::{HeldTerm, Other, Recent, Snapshot};
 use crate::keeper::Audience;
 use crate::lease::ids::LeaseName;
-use crate::lease::keeper::event::{GivenBack, StopCause, Transition};
+use crate::lease::keeper::event::{GivenBack, Transition};
 use crate::lease::keeper::{Config, Keeper, Phase};
 use crate::lease::record::{Loss, Record};
 use crate::lease::time::BootInstant;
@@ -25,8 +25,6 @@ pub struct Board {
     killing: Option<BootInstant>,
     /// When the tree was told to stop, and why, until it is gone.
     stopping: Option<(BootInstant, &'static str)>,
-    /// Why the term ends has been told, and with it whether leasewrap ends.
-    end_told: bool,
     /// The poll that was looked at last.
     looked: Option<BootInstant>,
 }
@@ -50,6 +48,7 @@ impl Board {
             failures: 0,
             attempts: 0,
             next_wakeup: None,
+            lost: false,
             ending: false,
             recent: Recent::default(),
         };
@@ -59,7 +58,6 @@ impl Board {
             waiting: now,
             killing: None,
             stopping: None,
-            end_told: false,
             looked: None,
         }
     }
@@ -133,12 +131,11 @@ impl Board {
         let Transition::Acquired { term, .. } = transition else {
             return;
         };
-        self.end_told = false;
         let waited = now.saturating_since(self.waiting);
         self.note(|snapshot| {
             let label = snapshot.label.as_str().to_owned();
             snapshot.recent.begun(term.slot, term.token, &label, now);
-            snapshot.ending = false;
+            snapshot.lost = false;
         });
         self.count(|metrics, place| {
             metrics.waited(place, waited);
@@ -148,21 +145,13 @@ impl Board {
 }
 
 impl Audience for Board {
-    fn told(&mut self, transition: &Transition, keeper: &Keeper, now: BootInstant) {
-        let config = keeper.config();
+    fn told(&mut self, transition: &Transition, _: &Keeper, now: BootInstant) {
         match transition {
             Transition::Acquired { .. } => self.acquired(transition, now),
             Transition::HolderChanged { .. } => self.count(Metrics::holder_changed),
             Transition::Renewed { late: Some(_), .. } => self.count(Metrics::renewed_late),
             Transition::Stopping(cause) => {
-                self.end_told = true;
                 self.stopping.get_or_insert((now, cause.name()));
-                let ending = match cause {
-                    StopCause::Signal(_) => true,
-                    StopCause::StepDown | StopCause::Unfit => !stays(config),
-                    StopCause::Attach(_) | StopCause::Watchdog => !config.attached,
-                };
-                self.note(|snapshot| snapshot.ending = ending);
             }
             Transition::Losing { .. } => {
                 self.stopping.get_or_insert((now, DEADLINE));
@@ -171,9 +160,8 @@ impl Audience for Board {
                 self.killing = Some(now);
                 let cause = loss.as_ref().map_or(DEADLINE, Loss::name);
                 self.count(|metrics, place| metrics.lost(place, cause));
-                self.end_told = true;
                 self.note(|snapshot| {
-                    snapshot.ending = !stays(config);
+                    snapshot.lost = true;
                     if let Some(term) = snapshot.term.clone() {
                         snapshot.recent.ended(term.slot, term.token, now, "lost");
                     }
@@ -204,9 +192,10 @@ impl Audience for Board {
         if self.snapshot.receiver_count() == 0 {
             return;
         }
-        let phase = keeper.phase();
-        if self.snapshot.borrow().phase != phase {
-            if matches!(phase, Phase::Standby) {
+        let (before, phase) = (self.snapshot.borrow().phase, keeper.phase());
+        if before != phase {
+            // An acquisition that is refused does not begin it anew.
+            if stands_by(phase) && !stands_by(before) {
                 self.waiting = now;
             }
             let alive = matches!(phase, Phase::Starting | Phase::Holding | Phase::Stopping);
@@ -215,19 +204,12 @@ impl Audience for Board {
             }
         }
         self.look(keeper);
-        // A worker that has ended by itself takes leasewrap with it.
-        let ending = match phase {
-            Phase::Releasing => !self.end_told && !keeper.config().attached,
-            Phase::Ended => true,
-            Phase::Standby
-            | Phase::Acquiring
-            | Phase::Starting
-            | Phase::Holding
-            | Phase::Stopping => false,
-        };
+        let waiting = self.waiting;
         self.snapshot.send_modify(|snapshot| {
             follow(snapshot, keeper);
-            snapshot.ending |= ending;
+            if stands_by(phase) {
+                snapshot.since = waiting;
+            }
         });
     }
 
@@ -237,14 +219,14 @@ impl Audience for Board {
     }
 }
 
-/// After a loss or a step-down leasewrap goes on.
-fn stays(config: &Config) -> bool {
-    config.rejoin || config.attached
+fn stands_by(phase: Phase) -> bool {
+    matches!(phase, Phase::Standby | Phase::Acquiring)
 }
 
 fn follow(snapshot: &mut Snapshot, keeper: &Keeper) {
     snapshot.phase = keeper.phase();
     snapshot.since = keeper.since();
+    snapshot.ending = keeper.will_end();
     snapshot.worker = keeper.worker();
     if snapshot.term.is_none() {
         snapshot.worker_status = None;

@@ -15,6 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::snapshot::Snapshot;
+use crate::lease::keeper::Phase;
 use crate::lease::time::BootInstant;
 
 /// Which place of which lease.
@@ -324,21 +325,26 @@ impl Shown {
         self.token
             .get_or_create(&place)
             .set(term.map_or(0, |term| term.token.0));
-        let left = term.map_or(0.0, |term| {
-            term.deadline.saturating_since(now).as_secs_f64()
-        });
-        self.time_left.get_or_create(&place).set(left);
+        self.time_left
+            .get_or_create(&place)
+            .set(snapshot.left(now).as_secs_f64());
         self.failing
             .get_or_create(&place)
             .set(i64::from(snapshot.failures));
         self.reachable
             .get_or_create(&place)
             .set(i64::from(snapshot.reachable));
-        let waiting = match term {
-            Some(_) => 0.0,
-            None => now.saturating_since(snapshot.since).as_secs_f64(),
+        let waiting = match snapshot.phase {
+            Phase::Standby | Phase::Acquiring => now.saturating_since(snapshot.since),
+            Phase::Starting
+            | Phase::Holding
+            | Phase::Stopping
+            | Phase::Releasing
+            | Phase::Ended => Duration::ZERO,
         };
-        self.waiting.get_or_create(&place).set(waiting);
+        self.waiting
+            .get_or_create(&place)
+            .set(waiting.as_secs_f64());
         let dropped = i64::try_from(dropped_lines).unwrap_or(i64::MAX);
         self.dropped_lines.get_or_create(&place).set(dropped);
         let Place { name, slot } = place;

@@ -33,7 +33,7 @@ pub struct Snapshot {
     pub value: Value,
     /// Where the keeper stands.
     pub phase: Phase,
-    /// Since when.
+    /// Since when; it stands by while it tries to acquire, too.
     pub since: BootInstant,
     /// The term that it holds.
     pub term: Option<HeldTerm>,
@@ -53,6 +53,8 @@ pub struct Snapshot {
     pub attempts: u64,
     /// When the keeper means to wake next by itself.
     pub next_wakeup: Option<BootInstant>,
+    /// The lease is lost, whatever is left of the worker's tree.
+    pub lost: bool,
     /// leasewrap ends when this term has.
     pub ending: bool,
     /// The terms that it has seen, oldest first.
@@ -143,7 +145,15 @@ impl Recent {
 impl Snapshot {
     /// The lease is held and its right has not run out.
     pub fn leads(&self, now: BootInstant) -> bool {
-        self.holding() && self.term.as_ref().is_some_and(|term| term.deadline > now)
+        !self.left(now).is_zero()
+    }
+
+    /// How much of its right is left.
+    pub fn left(&self, now: BootInstant) -> Duration {
+        match &self.term {
+            Some(term) if self.holding() && !self.lost => term.deadline.saturating_since(now),
+            _ => Duration::ZERO,
+        }
     }
 
     fn holding(&self) -> bool {
@@ -265,7 +275,7 @@ impl Snapshot {
                 slot: term.slot.0,
                 token: term.token.0,
                 age_ms: millis(now.saturating_since(term.acquired)),
-                left_ms: millis(term.deadline.saturating_since(now)),
+                left_ms: millis(self.left(now)),
             });
         }
         let Other { record, seen } = self.other.as_ref()?;

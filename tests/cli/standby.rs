@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::row;
-use crate::support::leasewrap::{Leasewrap, holder, lease_name};
+use crate::support::leasewrap::{Leasewrap, events, holder, lease_name, leasewrap};
 use crate::support::server::shared;
 use crate::support::wait::{SOON, until_true};
 use crate::support::witness::Log;
@@ -268,4 +268,25 @@ fn rejoin_keeps_the_streams_for_the_next_worker() {
         "update leasewrap.lease set token = token + 1, released_at = now() where name = '{name}'"
     ));
     leasewrap.wait_out("got two");
+}
+
+#[test]
+fn after_a_term_the_last_line_counts_from_the_end_of_that_term() {
+    let name = lease_name("again");
+    let run = holder(&shared().url(), &name)
+        .switch("--rejoin")
+        .option("--wait", "2s")
+        .sh("echo works; sleep 1000")
+        .spawn();
+    run.wait_out("works");
+    let pause = leasewrap().text().switch("pause").switch("--step-down");
+    let pause = pause
+        .option("--db", &shared().url())
+        .option("--name", &name);
+    pause.run().code(0);
+    let ended = run.end_within(SOON * 2).code(121);
+    let last = &events(&ended.log, "ended")[0];
+    // The first wait took milliseconds.
+    let waited = last["waited_ms"].as_u64();
+    assert!(waited.is_some_and(|waited| waited >= 2_000), "{last}");
 }

@@ -8,7 +8,7 @@ use crate::support::leasewrap::{Leasewrap, events, holder, lease_name};
 use crate::support::manager::Manager;
 use crate::support::run::run;
 use crate::support::server::shared;
-use crate::support::user::{NOBODY, is_root};
+use crate::support::user::{NOBODY, by_nobody, is_root, nobody_below_a_hiding_proc};
 use crate::support::wait::{SOON, until_true};
 use crate::{Notes, leasewrap, patient, row, signal};
 
@@ -97,23 +97,55 @@ fn what_others_say_does_not_count() {
     assert!(!ended.says(&["worker-status"]));
 }
 
+/// A worker that says `say_so(TEXT)` to its service manager by itself, where
+/// there is a program that everybody may execute and that can.
+fn speaker(script: &str) -> Option<[String; 3]> {
+    let program = "/usr/bin/perl";
+    if !Path::new(program).exists() {
+        return None;
+    }
+    let script = format!(
+        "use Socket; socket(my $s, PF_UNIX, SOCK_DGRAM, 0); \
+         my $to = sockaddr_un($ENV{{NOTIFY_SOCKET}}); \
+         sub say_so {{ send($s, $_[0], 0, $to) or die $! }}; {script}"
+    );
+    Some([program.to_owned(), "-e".to_owned(), script])
+}
+
+/// The guard between them is out of sight there.
+#[test]
+fn a_worker_is_known_below_a_proc_that_hides_processes() {
+    // Somebody else has to hide /proc.
+    let Some(speaker) = speaker("say_so('READY=1'); sleep 1000").filter(|_| is_root()) else {
+        return;
+    };
+    let speaker: Vec<&str> = speaker.iter().map(String::as_str).collect();
+    let holder = by_nobody(leasewrap())
+        .below(&nobody_below_a_hiding_proc())
+        .option("--worker-watchdog", "10m")
+        .switch("-v")
+        .worker(&speaker)
+        .spawn();
+    holder.wait_event("worker-ready");
+    holder.signal(libc::SIGTERM);
+    holder.end().code(143);
+}
+
 #[test]
 fn a_worker_of_another_user_speaks_too() {
     if !is_root() {
         return;
     }
-    // Somebody else must be able to execute the program.
-    let program = "/usr/bin/perl";
-    if !Path::new(program).exists() {
+    let Some(speaker) = speaker(
+        "for (1..8) { say_so('WATCHDOG=1'); select(undef, undef, undef, 0.2) } \
+         print getppid() > 0 ? \"$<\\n\" : ''",
+    ) else {
         return;
-    }
-    let script = "use Socket; socket(my $s, PF_UNIX, SOCK_DGRAM, 0); \
-        my $to = sockaddr_un($ENV{NOTIFY_SOCKET}); \
-        for (1..8) { send($s, 'WATCHDOG=1', 0, $to) or die $!; select(undef, undef, undef, 0.2) } \
-        print getppid() > 0 ? \"$<\\n\" : ''";
+    };
+    let speaker: Vec<&str> = speaker.iter().map(String::as_str).collect();
     let ended = leasewrap()
         .option("--worker-watchdog", "1s")
-        .worker(&[&NOBODY[..], &[program, "-e", script]].concat())
+        .worker(&[&NOBODY[..], &speaker].concat())
         .run()
         .code(0);
     assert_eq!(ended.out, "65534\n");

@@ -194,6 +194,41 @@ fn stops_kills_and_losses_are_counted_with_how_long_they_took() {
     understood(&get(port, "/metrics"));
 }
 
+/// A standby whose acquisitions are refused has waited all the while.
+#[test]
+fn waiting_counts_from_its_beginning() {
+    let name = lease_name("refused");
+    leasewrap()
+        .option("--db", &shared().url())
+        .option("--name", &name)
+        .sh("true")
+        .run()
+        .code(0);
+    let mut session = shared().session("postgres");
+    session.run(&format!(
+        "begin; select from leasewrap.lease where name = '{name}' for update"
+    ));
+    let builder = holder(&shared().url(), &name).ttl("1s").sh("true");
+    let (standby, port) = listening(builder);
+    let place = format!("leasewrap_waiting_seconds{{name=\"{name}\",slot=\"0\"}}");
+    until(
+        "it has waited for longer than an attempt lasts",
+        SOON * 2,
+        || {
+            let text = get(port, "/metrics");
+            let waited = text.lines().find_map(|line| line.strip_prefix(&place))?;
+            waited
+                .trim()
+                .parse::<f64>()
+                .ok()
+                .filter(|waited| *waited > 4.0)
+        },
+    );
+    assert!(standby.log().len() > 1, "it has tried: {:?}", standby.log());
+    session.run("rollback");
+    standby.end().code(0);
+}
+
 /// Prometheus's own reader finds nothing to say against it, where it is there.
 fn understood(answer: &str) {
     let (_, metrics) = answer.split_once("\r\n\r\n").expect("a body");

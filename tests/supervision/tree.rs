@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::leasewrap;
 use crate::support::leasewrap::namespaced;
 use crate::support::run::run;
-use crate::support::user::{NOBODY, by_nobody, is_root};
+use crate::support::user::{by_nobody, is_root, nobody_below_a_hiding_proc};
 use crate::support::wait::{SOON, until, until_true};
 use crate::support::witness::Log;
 use crate::support::{proc, sys};
@@ -205,10 +205,7 @@ fn what_cannot_be_looked_into_is_ended_all_the_same() {
     std::fs::copy("/bin/sh", &shell).unwrap();
     std::fs::set_permissions(&shell, std::fs::Permissions::from_mode(0o711)).unwrap();
     let shell = shell.to_str().unwrap();
-    let hidden = "mount -t proc -o hidepid=invisible proc /proc && exec \"$@\"";
-    let mut below = vec!["unshare", "--mount", "--propagation", "private"];
-    below.extend(["sh", "-c", hidden, "sh"]);
-    below.extend(NOBODY);
+    let below = nobody_below_a_hiding_proc();
     for signal in [libc::SIGKILL, libc::SIGTERM] {
         let leasewrap = by_nobody(leasewrap())
             .below(&below)

@@ -16,6 +16,16 @@ pub const NOBODY: [&str; 4] = [
     "--clear-groups",
 ];
 
+/// Has a command run by [`NOBODY`] where `/proc` shows nothing of what they may
+/// not look into; for root alone.
+pub fn nobody_below_a_hiding_proc() -> Vec<&'static str> {
+    let hidden = "mount -t proc -o hidepid=invisible proc /proc && exec \"$@\"";
+    let mut below = vec!["unshare", "--mount", "--propagation", "private"];
+    below.extend(["sh", "-c", hidden, "sh"]);
+    below.extend(NOBODY);
+    below
+}
+
 /// Has a leasewrap run by somebody who is not root, from where they can
 /// execute it.
 pub fn by_nobody(builder: Builder) -> Builder {

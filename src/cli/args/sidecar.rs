@@ -33,7 +33,7 @@ struct SocketArgs {
 #[command(after_long_help = "\
 serve holds the lease for the worker of `leasewrap attach`, and tries for it
 only while one is attached. It never ends by itself, but when the database
-says a final no. After TERM, INT or QUIT it stops the worker first, and ends
+says a final no. After TERM, INT, QUIT or HUP it stops the worker first, and ends
 with the worker's own exit code, or with 128+N where none ran.
 
 Examples:

@@ -23,6 +23,7 @@ pub fn standby() -> Snapshot {
         failures: 0,
         attempts: 4,
         next_wakeup: Some(at(106)),
+        lost: false,
         ending: false,
         recent: Recent::default(),
     }
@@ -58,6 +59,23 @@ fn a_holder_is_ready_and_leads_until_its_deadline() {
         ..snapshot
     };
     assert!(late.live(at(121)).is_ok() && late.live(at(123)).is_err());
+}
+
+#[test]
+fn nobody_leads_who_has_lost_the_lease_while_the_tree_still_dies() {
+    let lost = Snapshot {
+        phase: Phase::Stopping,
+        lost: true,
+        ..holding()
+    };
+    let now = at(100);
+    assert!(!lost.leads(now) && lost.ready(now).is_err());
+    assert!(lost.live(now).is_ok() && lost.left(now).is_zero());
+    let stopping = Snapshot {
+        lost: false,
+        ..lost
+    };
+    assert!(stopping.leads(now) && stopping.left(now) == Duration::from_secs(20));
 }
 
 #[test]

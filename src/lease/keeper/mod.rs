@@ -202,6 +202,16 @@ impl Keeper {
         }
     }
 
+    /// It ends when its present term has, as far as is known.
+    pub fn will_end(&self) -> bool {
+        match &self.state {
+            State::Standby(_) | State::Acquiring(_) | State::Holding(_) => false,
+            State::Stopping(state) => state.will_end(&self.config),
+            State::Releasing(state) => state.will_end(),
+            State::Ended => true,
+        }
+    }
+
     /// Since when it stands there.
     pub fn since(&self) -> BootInstant {
         self.since

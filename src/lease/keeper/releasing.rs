@@ -95,6 +95,11 @@ impl Releasing {
         }
     }
 
+    /// No other term will follow.
+    pub(super) fn will_end(&self) -> bool {
+        matches!(self.then, Then::End(_))
+    }
+
     pub(super) fn step(mut self, event: Event, context: &Context<'_>, out: &mut Commands) -> State {
         match event {
             Event::Wake => match self.doing {

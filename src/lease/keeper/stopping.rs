@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::event::{Command, Event, GuardEvent, Outcome, StopCause, Transition};
 use super::releasing::{Releasing, Then, Tries};
 use super::tenure::Tenure;
-use super::{Commands, Context, State};
+use super::{Commands, Config, Context, State};
 use crate::lease::guard::LEFT_BEHIND_LIMIT;
 use crate::lease::record::{Loss, Renewed};
 use crate::lease::time::BootInstant;
@@ -317,20 +317,24 @@ impl Stopping {
         }
     }
 
+    /// No other term will follow, as far as is known.
+    pub(super) fn will_end(&self, config: &Config) -> bool {
+        let rejoins = match &self.cause {
+            Cause::Lost(_) | Cause::Asked(StopCause::Unfit | StopCause::StepDown) => config.rejoin,
+            Cause::Worker
+            | Cause::GuardDied
+            | Cause::Asked(StopCause::Signal(_) | StopCause::Attach(_) | StopCause::Watchdog) => {
+                false
+            }
+        };
+        self.signaled || !(rejoins || config.attached)
+    }
+
     fn then(&self, outcome: Outcome, context: &Context<'_>) -> Then {
         let config = context.config;
-        let rejoins = match (&self.cause, &outcome) {
-            (_, Outcome::NotStarted(_)) => false,
-            (Cause::Lost(_) | Cause::Asked(StopCause::Unfit | StopCause::StepDown), _) => {
-                config.rejoin
-            }
-            (Cause::Worker | Cause::GuardDied, _)
-            | (
-                Cause::Asked(StopCause::Signal(_) | StopCause::Attach(_) | StopCause::Watchdog),
-                _,
-            ) => false,
-        };
-        if self.signaled || !(rejoins || config.attached) {
+        // It would not start in another term either.
+        let is_hopeless = matches!(outcome, Outcome::NotStarted(_)) && !config.attached;
+        if is_hopeless || self.will_end(config) {
             return Then::End(outcome);
         }
         let pause = match self.cause {

@@ -75,30 +75,28 @@ struct Member {
     own: bool,
 }
 
-/// Whether `pid` is `ancestor` or descends from it; `None` when there is no
-/// such process (any more).
+/// Whether `pid` is `ancestor` or descends from it; `None` when that cannot be
+/// told: there is no such process (any more), or one above is out of sight.
 pub fn descends_from(pid: i32, ancestor: i32) -> Option<bool> {
     // Whoever ends while it is looked at hands its children on, so that they
     // are looked at again. Bounded, should it go on like that.
     for _ in 0..16 {
         let mut at = pid;
-        let mut next = stat::read(pid)?.parent;
         loop {
+            // Before it is read: a guard is out of sight below `hidepid`.
             if at == ancestor {
                 return Some(true);
             }
-            // 0: the parent is out of sight.
-            if next <= 0 {
-                return Some(false);
-            }
-            at = next;
             match stat::read(at) {
-                Some(found) => next = found.parent,
+                // 0: the parent is out of sight.
+                Some(found) if found.parent <= 0 => return Some(false),
+                Some(found) => at = found.parent,
+                None if at == pid => return None,
                 None => break,
             }
         }
     }
-    Some(false)
+    None
 }
 
 /// What became of a signal.

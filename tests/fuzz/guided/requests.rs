@@ -51,6 +51,7 @@ fn holding() -> Snapshot {
         failures: 0,
         attempts: 4,
         next_wakeup: Some(at(106)),
+        lost: false,
         ending: false,
         recent: Recent::default(),
     }

@@ -116,6 +116,7 @@ fn a_page_shows(observation: &Observation) {
             failures: 0,
             attempts: 4,
             next_wakeup: Some(at(106)),
+            lost: false,
             ending: false,
             recent,
         };

@@ -207,6 +207,25 @@ fn rejoining_follows_a_loss_a_failed_precheck_and_a_step_down() {
 }
 
 #[test]
+fn whoever_would_rejoin_ends_once_a_signal_has_come() {
+    let rejoining = Config {
+        rejoin: true,
+        ..config()
+    };
+    for while_releasing in [false, true] {
+        let mut desk = Desk::holding(rejoining.clone());
+        desk.hears(Event::Stop(StopCause::StepDown));
+        assert!(!desk.keeper.will_end());
+        if while_releasing {
+            desk.guard(GuardEvent::Empty);
+            assert!(!desk.keeper.will_end());
+        }
+        desk.hears(Event::Stop(StopCause::Signal(15)));
+        assert!(desk.keeper.will_end());
+    }
+}
+
+#[test]
 fn nothing_else_is_followed_by_rejoining() {
     let rejoining = Config {
         rejoin: true,
