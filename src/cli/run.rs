@@ -145,7 +145,7 @@ pub(super) fn settle_in() -> Result<(), SysError> {
     // Nothing of the tree may be lost when the guard dies.
     process::become_subreaper()?;
     tree::settle_in()?;
-    signals::ignore_pipe();
+    signals::ignore_failed_writes();
     signals::unblock_all();
     Ok(())
 }

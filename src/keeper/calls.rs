@@ -11,6 +11,7 @@ use crate::lease::ids::Incarnation;
 use crate::lease::keeper::event::{Command, Event};
 use crate::lease::record::{Acquire, Term, Terms};
 use crate::store::Store;
+use crate::sys::clock;
 
 /// A call of the machine's, as [`Command`] carries it.
 #[derive(Debug)]
@@ -46,6 +47,10 @@ const CALLS: usize = 4;
 /// much later that one may come.
 const READY_IN: u32 = 10;
 
+/// What has to fit into that time: so many times what the last answer took.
+/// It takes two round trips, and one that comes too late costs the connection.
+const READY_TAKES: u32 = 4;
+
 impl Calls {
     /// Hands `store` to a task of its own.
     pub fn start<S: Store + 'static>(mut store: S, terms: Terms) -> Self {
@@ -58,13 +63,16 @@ impl Calls {
                 if let Some(why) = why {
                     store.because(&why);
                 }
+                let sent = clock::now();
                 let event = perform(&mut store, call, limit, &terms).await;
+                let took = clock::now().saturating_since(sent);
                 finds.store(store.finds_lost_clients(), Ordering::Relaxed);
                 if answer.send(event).await.is_err() {
                     break;
                 }
-                if calls.is_empty() {
-                    store.get_ready(limit / READY_IN).await;
+                let ready_in = limit / READY_IN;
+                if calls.is_empty() && took * READY_TAKES < ready_in {
+                    store.get_ready(ready_in).await;
                 }
             }
         });

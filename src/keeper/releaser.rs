@@ -97,7 +97,7 @@ fn give_back(release: &Release) -> Result<String, String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start a runtime: {error}"))?;
-    runtime.block_on(async {
+    let given_back = runtime.block_on(async {
         let begun = clock::now();
         let mut store = AnyStore::new(release.settings.clone(), release.name.clone(), clock::now);
         store.because("the keeper process was killed or stood still");
@@ -124,7 +124,10 @@ fn give_back(release: &Release) -> Result<String, String> {
                 Released::Unknown(_) => tokio::time::sleep(PAUSE).await,
             }
         }
-    })
+    });
+    // A look-up of a host's name that hangs is not waited for.
+    runtime.shutdown_background();
+    given_back
 }
 
 fn is_over(begun: BootInstant, patience: Duration) -> bool {

@@ -39,9 +39,9 @@ pub struct Record {
     pub expires_in: Duration,
     /// Since `acquired_at`, by the database's clock.
     pub held_for: Duration,
-    /// How long its `--hold-at-least` keeps the row taken yet, also when it is
-    /// given back.
-    pub held_back: Duration,
+    /// The holder's `--hold-at-least`: so long after it was acquired the row
+    /// is kept taken, also when it is given back.
+    pub hold_at_least: Duration,
     /// For whom a step-down keeps the row, and for how long yet.
     pub reserved: Option<Reserved>,
     /// The incarnation under which it was last acquired, renewed or released.
@@ -54,6 +54,12 @@ impl Record {
     /// Whether the last token is closed.
     pub fn closed(&self) -> bool {
         self.closed_token.is_some_and(|closed| closed >= self.token)
+    }
+
+    /// How long its `--hold-at-least` keeps the row taken yet, by the
+    /// database's clock.
+    pub fn held_back(&self) -> Duration {
+        self.hold_at_least.saturating_sub(self.held_for)
     }
 }
 
@@ -184,6 +190,29 @@ pub struct Acquire {
     pub from_unreleased: bool,
     /// The new holder's times, label and value.
     pub terms: Terms,
+}
+
+impl Acquire {
+    /// Whether a look shows that an acquisition without an answer has taken
+    /// nothing, and can take nothing any more: its row is another one than it
+    /// compares. As long as the row is as it was, it may be done late, or be
+    /// done and not committed yet.
+    pub fn cannot_come_true(&self, seen: &Observation) -> bool {
+        if seen.shows(self.holder) {
+            return false;
+        }
+        let row = seen.records.iter().find(|record| record.slot == self.slot);
+        match (&self.expected, row) {
+            (Expected::Missing, row) => row.is_some(),
+            (Expected::Unchanged { .. }, None) => true,
+            (
+                Expected::Unchanged {
+                    token, revision, ..
+                },
+                Some(row),
+            ) => row.token != *token || row.revision != *revision,
+        }
+    }
 }
 
 /// A row of a slot that a contender with fewer slots does not use.

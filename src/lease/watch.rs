@@ -243,7 +243,7 @@ impl Watch {
             && freed.slot.0 < contender.slots
             && observation.paused.is_none()
             && !record.released
-            && record.held_back.is_zero()
+            && record.held_back().is_zero()
             && record.token == freed.token
             && record.revision < freed.revision
             && !self.has_doubt(contender, observation);

@@ -89,7 +89,7 @@ impl SlotStatus {
         if !server.in_recovery && record.incarnation != server.incarnation {
             SlotState::InDoubt
         } else if record.released {
-            let kept = !record.held_back.is_zero() || record.reserved.is_some();
+            let kept = !record.held_back().is_zero() || record.reserved.is_some();
             if kept {
                 SlotState::HeldBack
             } else {

@@ -73,9 +73,6 @@ pub(super) trait Columns {
         };
         let released = self.flag("released")?;
         let ttl = self.duration("ttl")?;
-        let held_for = self.duration("held_for")?;
-        let hold_at_least = self.duration("hold_at_least")?;
-        let held_back = hold_at_least.saturating_sub(held_for);
         let expires_in = self.duration("expires_in")?;
         let remaining = self.duration("reserved_in")?.min(ttl);
         let reserved = match self.text("reserved_for")? {
@@ -95,8 +92,8 @@ pub(super) trait Columns {
             released,
             expired: expires_in.is_zero(),
             expires_in,
-            held_for,
-            held_back,
+            held_for: self.duration("held_for")?,
+            hold_at_least: self.duration("hold_at_least")?,
             reserved,
             incarnation: Incarnation(self.words("row_incarnation")?),
             request: self.request()?,

@@ -251,10 +251,12 @@ impl AsFd for ChildSignals {
     }
 }
 
-/// SIGPIPE ignored, so that a write to a stderr or socket that is gone is an
-/// error and not the end.
-pub fn ignore_pipe() {
-    set_disposition(libc::SIGPIPE, Disposition::Ignored);
+/// SIGPIPE and SIGXFSZ ignored, so that a write to a stderr or socket that is
+/// gone, or past the limit of a file's size, is an error and not the end.
+pub fn ignore_failed_writes() {
+    for signal in [libc::SIGPIPE, libc::SIGXFSZ] {
+        set_disposition(signal, Disposition::Ignored);
+    }
 }
 
 /// Stops this process by `signal` (TSTP, TTIN, TTOU or STOP) as if nothing

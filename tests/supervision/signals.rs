@@ -236,3 +236,13 @@ fn a_limit_that_leasewrap_reaches_is_not_the_workers() {
         .run()
         .code(122);
 }
+
+#[test]
+fn a_limit_that_is_too_small_for_leasewrap_is_said() {
+    let ended = leasewrap()
+        .below(&["bash", "-c", "ulimit -f 64; exec \"$@\"", "bash"])
+        .sh("exit 3")
+        .run()
+        .code(125);
+    assert!(ended.last_line().contains("memory file"), "{ended:?}");
+}

@@ -190,7 +190,7 @@ impl SelfTest {
         let settings = database::settings(&options)?;
         // Whatever a killed keeper leaves becomes ours to reap and to end.
         process::become_subreaper().map_err(|error| failed(&error))?;
-        signals::ignore_pipe();
+        signals::ignore_failed_writes();
         signals::unblock_all();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -37,7 +37,7 @@ pub fn lease(token: i64, change: impl FnOnce(&mut SlotStatus)) -> LeaseStatus {
             expired: false,
             expires_in: Duration::from_secs(25),
             held_for: Duration::from_secs(90),
-            held_back: Duration::ZERO,
+            hold_at_least: Duration::ZERO,
             reserved: None,
             incarnation: Incarnation("1/1".to_owned()),
             request: None,

@@ -328,8 +328,8 @@ impl Slot {
             renewed_at: instant(status.renewed_at),
             expires_at: instant(status.expires_at),
             released_at: status.released_at.map(instant),
-            held_back_ms: (record.released && !record.held_back.is_zero())
-                .then(|| millis(record.held_back)),
+            held_back_ms: (record.released && !record.held_back().is_zero())
+                .then(|| millis(record.held_back())),
             reserved_for: record
                 .reserved
                 .as_ref()

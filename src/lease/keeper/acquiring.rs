@@ -193,7 +193,7 @@ impl Acquiring {
                 self.ending = ending;
                 self.granted(&grant, sent_at, context, out)
             }
-            (Acquired::Refused(_), Some(ending)) => standby::end(ending.outcome, out),
+            (Acquired::Refused(_), Some(ending)) => Self::end(self.search, ending, context, out),
             (Acquired::Refused(refusal), None) => {
                 Standby::refused(self.search, refusal, context, out)
             }
@@ -249,10 +249,12 @@ impl Acquiring {
                 self.ending = ending;
                 self.granted(&grant, sent_at, context, out)
             }
-            (Renewed::Lost(_), Some(ending)) => standby::end(ending.outcome, out),
-            (Renewed::Lost(_), None) => {
+            (Renewed::Lost(_), ending) => {
                 self.search.laid(&self.attempt);
-                Standby::look(self.search, context, out)
+                match ending {
+                    Some(ending) => Self::end(self.search, ending, context, out),
+                    None => Standby::look(self.search, context, out),
+                }
             }
             (Renewed::Unknown(unknown), Some(ending)) => {
                 self.still_unknown(unknown, ending, context, out)
@@ -261,6 +263,20 @@ impl Acquiring {
                 Standby::failed(self.search, Call::Settle, unknown, context, out)
             }
         }
+    }
+
+    /// Ends, unless an earlier one may have taken a row.
+    fn end(search: Search, ending: Ending, context: &Context<'_>, out: &mut Commands) -> State {
+        let Some(attempt) = search.unsettled() else {
+            return standby::end(ending.outcome, out);
+        };
+        let earlier = Self {
+            search,
+            attempt,
+            doing: Doing::Waiting,
+            ending: Some(ending),
+        };
+        earlier.send_settle(context, out)
     }
 
     /// What it may have taken has run out after one ttl by itself.

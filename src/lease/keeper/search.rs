@@ -29,8 +29,7 @@ pub(super) struct Attempt {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Ghost {
     attempt: Attempt,
-    /// A later reply has shown that it had done nothing until then. A late
-    /// statement may do it yet.
+    /// A later look has shown that it can do nothing any more.
     settled: bool,
 }
 
@@ -241,7 +240,7 @@ impl Search {
         self.ghosts
             .retain(|ghost| ghost.attempt.request.server_incarnation == *incarnation);
         for ghost in &mut self.ghosts {
-            ghost.settled = !observation.shows(ghost.holder());
+            ghost.settled = ghost.attempt.request.cannot_come_true(&observation);
         }
         for record in self.watch.see(observation, context.at()) {
             if self

@@ -52,14 +52,19 @@ impl Look {
         contender: &Contender<'_>,
         basis: Basis,
     ) -> Status {
-        let held_back = self.seen_at + record.held_back;
+        // If the database's clock was stepped back, it would say for hours what
+        // is over by ours. What is kept back was, when it was first seen.
+        let held_back = (self.seen_at + record.held_back()).min(self.since + record.hold_at_least);
         if self.at < held_back {
             let left = held_back.saturating_since(self.at);
             return Status::Taken(Reason::HeldBack { left }, Some(held_back));
         }
         match &record.reserved {
-            Some(to) if to.label != contender.label && self.at < self.seen_at + to.remaining => {
-                let until = self.seen_at + to.remaining;
+            Some(to) if to.label != contender.label => {
+                let until = (self.seen_at + to.remaining).min(self.since + record.ttl);
+                if self.at >= until {
+                    return Status::Free(basis);
+                }
                 let (label, left) = (to.label.clone(), until.saturating_since(self.at));
                 Status::Taken(Reason::Reserved { label, left }, Some(until))
             }

@@ -37,7 +37,7 @@ pub(in crate::lease) fn held(token: i64, revision: i64) -> Record {
         expired: false,
         expires_in: TTL,
         held_for: Duration::ZERO,
-        held_back: Duration::ZERO,
+        hold_at_least: Duration::ZERO,
         reserved: None,
         incarnation: incarnation(1),
         request: None,
@@ -277,10 +277,10 @@ fn a_lease_may_be_paused_held_back_or_reserved() {
     );
 
     let held_back = Record {
-        held_back: Duration::from_secs(3),
+        hold_at_least: Duration::from_secs(3),
         ..released(5, 9)
     };
-    let watch = watched(vec![(0, seen(vec![held_back]))]);
+    let watch = watched(vec![(0, seen(vec![held_back.clone()]))]);
     assert_eq!(taken(verdict(&watch, second(2))).1, Some(second(3)));
     free(verdict(&watch, second(3)));
 
@@ -294,6 +294,15 @@ fn a_lease_may_be_paused_held_back_or_reserved() {
     let watch = watched(vec![(0, seen(vec![reserved("them")]))]);
     assert_eq!(taken(verdict(&watch, second(2))).1, Some(second(4)));
     free(verdict(&watch, second(4)));
+    // The database's clock was stepped back, and stays there.
+    for (kept, over) in [(held_back, second(3)), (reserved("them"), second(10))] {
+        let looks = (0..=12).map(|at| (at, seen(vec![kept.clone()])));
+        let watch = watched(looks.collect());
+        free(verdict(&watch, over.max(second(12))));
+        let looks = (0..3).map(|at| (at, seen(vec![kept.clone()])));
+        let watch = watched(looks.collect());
+        assert!(taken(verdict(&watch, second(2))).1 <= Some(over));
+    }
     free(verdict(
         &watched(vec![(0, seen(vec![reserved("us")]))]),
         second(0),

@@ -143,7 +143,7 @@ impl Store {
             expires_in,
             // It grows for ever, and no rule looks at it.
             held_for: Duration::ZERO,
-            held_back: Duration::ZERO,
+            hold_at_least: Duration::ZERO,
             reserved: None,
             incarnation: if self.mutated(Mutation::IncarnationsDoNotMatter) {
                 self.incarnation()

@@ -209,10 +209,10 @@ pub async fn hold_at_least_holds_back(bench: Bench) {
     let mut one = bench.contender("one");
     one.terms.hold_at_least = Duration::from_secs(60);
     let (term, grant) = one.take(0).await;
-    let while_held = one.record(0).await.held_back;
+    let while_held = one.record(0).await.held_back();
     assert!(while_held > Duration::from_secs(30), "{while_held:?}");
     one.release(&term, &grant).await;
-    let held_back = one.record(0).await.held_back;
+    let held_back = one.record(0).await.held_back();
     assert!(held_back > Duration::from_secs(30) && held_back <= Duration::from_secs(60));
 }
 

@@ -55,7 +55,7 @@ pub async fn what_is_written_comes_back(bench: Bench) {
     assert!(record.expires_in <= one.terms.ttl && !record.expires_in.is_zero());
     assert!(record.held_for < one.terms.ttl);
     assert_eq!(
-        (record.held_back, record.reserved, record.request),
+        (record.held_back(), record.reserved, record.request),
         (Duration::ZERO, None, None)
     );
     granted(one.renew(&term).await);

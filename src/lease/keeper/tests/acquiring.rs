@@ -260,6 +260,38 @@ fn a_signal_settles_what_was_not_answered() {
 }
 
 #[test]
+fn what_may_be_done_and_not_committed_yet_is_settled_before_the_end() {
+    // It waits for a standby server at its commit, say: nobody sees it.
+    for (row, is_over) in [(released(5, 9), false), (released(5, 10), true)] {
+        let (mut desk, request) = asking(config());
+        desk.at(second(6))
+            .acquired(second(0), Acquired::Unknown(no_answer()));
+        desk.wakes();
+        let commands = desk.sees(vec![row]);
+        let [
+            Command::Acquire {
+                request: ref next, ..
+            },
+        ] = commands[..]
+        else {
+            panic!("{commands:?}");
+        };
+        assert_ne!(next.holder, request.holder);
+        assert_eq!(desk.hears(Event::Stop(StopCause::Signal(15))), []);
+        let refused = Acquired::Refused(Refusal::Changed);
+        let commands = desk.acquired(desk.at, refused);
+        if is_over {
+            assert_eq!(commands, ended(Outcome::Signaled(15)));
+        } else {
+            assert_eq!(commands, [settle(&request)]);
+            let missing = Renewed::Lost(Loss::Missing);
+            let commands = desk.renewed(desk.at, missing);
+            assert_eq!(commands, ended(Outcome::Signaled(15)));
+        }
+    }
+}
+
+#[test]
 fn what_is_ours_and_could_not_be_renewed_is_settled_before_the_end() {
     let (mut desk, request) = asking(config());
     desk.at(second(6))

@@ -209,7 +209,7 @@ pub fn held(token: i64, revision: i64) -> Record {
         expired: false,
         expires_in: Duration::from_secs(25),
         held_for: Duration::ZERO,
-        held_back: Duration::ZERO,
+        hold_at_least: Duration::ZERO,
         reserved: None,
         incarnation: incarnation(1),
         request: None,

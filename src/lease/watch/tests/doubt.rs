@@ -21,21 +21,19 @@ fn a_released_row_of_another_incarnation_is_watched() {
 }
 
 #[test]
-fn what_is_kept_for_another_stays_so_when_it_was_watched() {
-    let kept = Record {
-        reserved: Some(Reserved {
-            label: "another".to_owned(),
-            remaining: TTL,
-        }),
+fn what_is_kept_back_stays_so_when_it_was_watched() {
+    let kept = |held_for| Record {
+        hold_at_least: TTL * 2,
+        held_for,
         ..released(5, 9)
     };
-    let promoted = |records| on_timeline(2, Duration::ZERO, records);
+    let promoted = |record| on_timeline(2, Duration::ZERO, vec![record]);
     let watch = watched(vec![
-        (0, promoted(vec![kept.clone()])),
-        (10, promoted(vec![kept])),
+        (0, promoted(kept(Duration::ZERO))),
+        (10, promoted(kept(TTL))),
     ]);
     let (reason, until) = taken(verdict(&watch, second(12)));
-    assert!(matches!(reason, Reason::Reserved { .. }), "{reason:?}");
+    assert!(matches!(reason, Reason::HeldBack { .. }), "{reason:?}");
     assert_eq!(until, Some(second(20)));
 }
 
@@ -200,7 +198,7 @@ fn a_row_that_comes_back_as_it_was_stays_in_doubt() {
 #[test]
 fn what_was_not_given_back_is_kept_for_nobody() {
     let kept = Record {
-        held_back: TTL,
+        hold_at_least: TTL,
         reserved: Some(Reserved {
             label: "another".to_owned(),
             remaining: TTL,

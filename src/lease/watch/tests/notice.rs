@@ -30,7 +30,7 @@ fn a_notice_frees_the_only_row_that_was_seen_and_is_in_no_doubt() {
         ..held(6, 1)
     };
     let held_back = Record {
-        held_back: Duration::from_secs(60),
+        hold_at_least: Duration::from_secs(60),
         ..held(5, 1)
     };
     let elsewhere = Record {
