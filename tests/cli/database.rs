@@ -107,7 +107,7 @@ fn a_read_only_server_and_no_other() {
     let replica = server.replica(Options::default());
     let start = Instant::now();
     let ended = holder(&replica.url(), "x")
-        .option("--wait", "1s")
+        .option("--wait", "5s")
         .sh("true")
         .run()
         .code(123);

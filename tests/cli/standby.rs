@@ -48,14 +48,14 @@ fn wait_ends_when_it_is_over() {
         let start = Instant::now();
         let builder = holder(&shared().url(), &name).ttl("60s");
         let builder = if by_flag {
-            builder.option("--wait", "700ms")
+            builder.option("--wait", "5s")
         } else {
-            builder.env("LEASEWRAP_WAIT", "700ms")
+            builder.env("LEASEWRAP_WAIT", "5s")
         };
         builder.sh("echo never").run().code(121);
         let took = start.elapsed();
         assert!(
-            took >= Duration::from_millis(700) && took < Duration::from_secs(10),
+            took >= Duration::from_secs(5) && took < Duration::from_secs(15),
             "{took:?}"
         );
     }
@@ -141,7 +141,7 @@ fn it_starts_at_once_when_the_lease_is_released() {
     log.wait_newer(0, SOON);
     // A poll would come after twelve seconds.
     assert!(
-        start.elapsed() < Duration::from_secs(5),
+        start.elapsed() < Duration::from_secs(10),
         "{:?}",
         start.elapsed()
     );
@@ -156,7 +156,7 @@ fn a_release_that_is_told_is_held_back_all_the_same() {
         .spawn();
     first.wait_event("acquired");
     let second = holder(&shared().url(), &name)
-        .option("--wait", "3s")
+        .option("--wait", "6s")
         .sh("echo ran")
         .spawn();
     second.wait_event("waiting");

@@ -116,17 +116,18 @@ fn what_was_held_back_comes_too_late() {
 
 #[test]
 fn the_worker_is_told_before_it_is_killed() {
-    let scene = Scene::new("told-first", Duration::from_secs(5));
+    let scene = Scene::new("told-first", Duration::from_secs(12));
     let proxy = Proxy::to(shared().port());
     let script =
         "trap 'sleep 0.2; echo cleaned up; exit 9' TERM; echo ready; while :; do sleep 0.05; done";
     let holder = scene
         .leasewrap(&proxy.url("postgres"), &[])
+        .option("--grace", "4s")
         .sh(script)
         .spawn();
     holder.wait_out("ready");
     proxy.cut();
-    let ended = holder.end().code(122);
+    let ended = holder.end_within(2 * SOON).code(122);
     assert!(
         ended.out.contains("cleaned up"),
         "the grace is the worker's: {ended:?}"
@@ -135,22 +136,23 @@ fn the_worker_is_told_before_it_is_killed() {
 
 #[test]
 fn the_deadline_counts_from_the_last_renewal_that_was_sent() {
-    let scene = Scene::new("deadline", TTL);
+    let ttl = Duration::from_secs(10);
+    let scene = Scene::new("deadline", ttl);
     let proxy = Proxy::to(shared().port());
     let (holder, _) = scene.hold(&proxy.url("postgres"), &TREE);
     let cut = crate::support::sys::boot_ns();
     proxy.cut();
-    holder.end().code(122);
+    holder.end_within(2 * SOON).code(122);
     let last = scene.log.wait_silence(SOON).expect("nobody works any more");
     let lived_ms = ms_between(cut, last);
     scene.say(&format!("lived_after_cut_ms={lived_ms:.1}"));
-    // The margin is a tenth of the ttl; the scheduler of a loaded machine gets half of it.
+    // The margin is a tenth of the ttl; the scheduler of a loaded machine gets it.
     assert!(
-        lived_ms < TTL.as_secs_f64() * 950.0,
+        lived_ms < ttl.as_secs_f64() * 1_000.0,
         "past the deadline: {lived_ms} ms"
     );
     assert!(
-        lived_ms > TTL.as_secs_f64() * 300.0,
+        lived_ms > ttl.as_secs_f64() * 300.0,
         "killed long before it had to be: {lived_ms} ms"
     );
 }

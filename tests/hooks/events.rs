@@ -142,7 +142,8 @@ fn late_renewals_and_the_nearing_deadline_are_told() {
     let proxy = Proxy::to(shared().port());
     let holder = holder(&proxy.url("postgres"), &lease_name("line"))
         .option("--on-event", &noting(&notes))
-        .ttl("3s")
+        .ttl("12s")
+        .option("--call-timeout", "500ms")
         .sh(&patient(0))
         .spawn();
     holder.wait_event("acquired");
@@ -241,7 +242,7 @@ fn after_the_release_hooks_are_waited_for_but_not_for_ever() {
                 notes.word()
             ),
         )
-        .option("--hook-timeout", "700ms")
+        .option("--hook-timeout", "4s")
         .sh("exit 7")
         .run()
         .code(7);
