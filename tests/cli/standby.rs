@@ -218,7 +218,7 @@ fn rejoin_stands_by_again_with_a_new_guard_and_a_new_holder() {
         } else {
             builder.env("LEASEWRAP_REJOIN", "true")
         };
-        let leasewrap = builder.spawn();
+        let mut leasewrap = builder.spawn();
         let mut token = log.wait_newer(0, SOON);
         let pid = leasewrap.pid();
         for _ in 0..2 {
@@ -234,10 +234,11 @@ fn rejoin_stands_by_again_with_a_new_guard_and_a_new_holder() {
             assert_ne!(row(&name, "holder"), before);
         }
         assert!(log.hand_overs().iter().all(|seen| seen.overlap_ms <= 0.0));
-        leasewrap.signal(libc::SIGTERM);
-        leasewrap.signal(libc::SIGTERM);
-        std::thread::sleep(Duration::from_millis(600));
-        leasewrap.signal(libc::SIGTERM);
+        until_true("a signal cuts the stop short", SOON, || {
+            leasewrap.signal(libc::SIGTERM);
+            std::thread::sleep(Duration::from_millis(20));
+            leasewrap.ended().is_some()
+        });
         leasewrap.end().code(137);
     }
 }

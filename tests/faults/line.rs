@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::scene::Scene;
+use crate::support::leasewrap::events;
 use crate::support::proxy::{Accept, Flow, Proxy};
 use crate::support::server::shared;
 use crate::support::wait::{SOON, until};
@@ -65,15 +66,17 @@ fn answers_slower_than_the_ttl() {
 
 #[test]
 fn a_cut_shorter_than_the_ttl_is_ridden_out() {
-    let scene = Scene::new("short-cut", Duration::from_secs(6));
+    let scene = Scene::new("short-cut", Duration::from_secs(30));
     let proxy = Proxy::to(shared().port());
-    let (holder, token) = scene.hold(&proxy.url("postgres"), &[]);
+    let (holder, token) = scene.start(scene.eager(&proxy.url("postgres")), &[]);
     let _standby = scene.stand_by(&shared().url());
     for _ in 0..2 {
+        let before = events(&holder.log(), "call-failed").len();
         proxy.cut();
-        scene.goes_on(token, scene.ttl(0.3), "a short cut");
+        holder.wait_events("call-failed", before + 1);
+        scene.goes_on(token, Duration::from_secs(1), "a short cut");
         proxy.mend();
-        scene.goes_on(token, scene.ttl(0.7), "the time after it");
+        scene.is_renewed(shared(), token, "a short cut");
     }
     scene.say("ridden out");
     holder.signal(libc::SIGTERM);
@@ -82,9 +85,9 @@ fn a_cut_shorter_than_the_ttl_is_ridden_out() {
 
 #[test]
 fn a_reset_connection_is_replaced() {
-    let scene = Scene::new("reset", Duration::from_secs(6));
+    let scene = Scene::new("reset", Duration::from_secs(30));
     let proxy = Proxy::to(shared().port());
-    let (holder, token) = scene.hold(&proxy.url("postgres"), &[]);
+    let (holder, token) = scene.start(scene.eager(&proxy.url("postgres")), &[]);
     let _standby = scene.stand_by(&shared().url());
     for _ in 0..5 {
         let before = proxy.accepted();
@@ -93,7 +96,7 @@ fn a_reset_connection_is_replaced() {
             (proxy.accepted() > before).then_some(())
         });
     }
-    scene.goes_on(token, scene.ttl(1.2), "resets");
+    scene.is_renewed(shared(), token, "resets");
     scene.say("ridden out");
     holder.signal(libc::SIGTERM);
     holder.end().code(143);
@@ -101,16 +104,16 @@ fn a_reset_connection_is_replaced() {
 
 #[test]
 fn what_was_held_back_comes_too_late() {
-    let scene = Scene::new("late-requests", TTL);
+    let scene = Scene::new("late-requests", Duration::from_secs(8));
     let proxy = Proxy::to(shared().port());
     let (holder, token) = scene.hold(&proxy.url("postgres"), &[]);
     let _standby = scene.stand_by(&shared().url());
     proxy.to_server(Flow::Hold);
-    scene.handed_over(token, SOON);
+    scene.handed_over(token, 2 * SOON);
     let new = scene.log.wait_newer(token, SOON);
     // The old holder's renewals arrive now, long after it has given them up.
     proxy.mend();
-    scene.goes_on(new, scene.ttl(1.5), "the old holder's renewals");
+    scene.is_renewed(shared(), new, "the old holder's renewals");
     holder.end().code(122);
 }
 

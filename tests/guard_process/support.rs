@@ -22,6 +22,8 @@ use leasewrap::wire::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use uuid::Uuid;
 
+use crate::kit::run::run;
+
 /// Nothing in these tests takes this long unless it is broken.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
@@ -271,7 +273,7 @@ pub struct Place(tempfile::TempDir);
 
 impl Place {
     pub fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self(tempfile::tempdir_in(run().dir()).unwrap())
     }
 
     pub fn path(&self, name: &str) -> String {

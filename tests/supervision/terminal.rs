@@ -40,6 +40,16 @@ fn stopped(pid: i32) -> bool {
     proc::state(pid) == Some('T')
 }
 
+/// Waits until what has this name has the terminal: bash says that it goes on
+/// before that.
+#[track_caller]
+pub fn wait_foreground(terminal: &Terminal, name: &str) {
+    until_true(&format!("{name} has the terminal"), SOON, || {
+        let all = terminal.named(name);
+        all.iter().any(|pid| terminal.foreground() == group(*pid))
+    });
+}
+
 fn group(pid: i32) -> i32 {
     nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(pid))).map_or(0, nix::unistd::Pid::as_raw)
 }
@@ -321,6 +331,7 @@ fn a_shell_as_the_worker_of_a_session_leader() {
     assert!(terminal.run("jobs").contains("sleep 1000"));
     terminal.line("fg");
     terminal.wait_count("sleep 1000", 4);
+    wait_foreground(&terminal, "sleep");
     terminal.type_text(CTRL_C);
     terminal.line("exit 13");
     assert_eq!(terminal.end(), 13);

@@ -14,7 +14,7 @@ use crate::support::server::{self, Server};
 use crate::support::wait::{SOON, until_true};
 
 /// How much longer than its limit a call may take on a loaded machine.
-const SLACK: Duration = Duration::from_secs(3);
+const SLACK: Duration = LIMIT;
 
 #[test]
 fn what_was_given_up_does_not_happen_later() {
