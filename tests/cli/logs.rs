@@ -276,11 +276,13 @@ fn a_late_renewal_is_a_warning() {
     let builder = holder(&proxy.url("postgres"), &lease_name("late"))
         .ttl("30s")
         .option("--renew-every", "1s")
-        .option("--call-timeout", "500ms");
+        .option("--call-timeout", "1s");
     let leasewrap = builder.worker(&log.worker(&[])).spawn();
     log.wait_newer(0, SOON);
+    // One may have failed before, on a busy host.
+    let before = events(&leasewrap.log(), "call-failed").len();
     proxy.cut();
-    leasewrap.wait_event("call-failed");
+    leasewrap.wait_events("call-failed", before + 1);
     proxy.mend();
     let line = leasewrap.wait_event("renewed-late");
     assert_eq!(line["level"], "WARN");

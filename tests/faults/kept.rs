@@ -3,9 +3,18 @@
 use std::time::Duration;
 
 use crate::scene::Scene;
-use crate::support::leasewrap::Builder;
+use crate::support::leasewrap::{Builder, Leasewrap, events};
 use crate::support::server::Server;
 use crate::support::wait::{SOON, until};
+
+/// Breaks something, and waits until the holder has noticed.
+#[track_caller]
+pub fn noticed(holder: &Leasewrap, break_it: impl FnOnce()) {
+    // A call may have failed before, on a busy host.
+    let before = events(&holder.log(), "call-failed").len();
+    break_it();
+    holder.wait_events("call-failed", before + 1);
+}
 
 impl Scene {
     /// A leasewrap that soon sees that something is wrong with its database,

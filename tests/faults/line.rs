@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::kept::noticed;
 use crate::scene::Scene;
-use crate::support::leasewrap::events;
 use crate::support::proxy::{Accept, Flow, Proxy};
 use crate::support::server::shared;
 use crate::support::wait::{SOON, until};
@@ -71,9 +71,7 @@ fn a_cut_shorter_than_the_ttl_is_ridden_out() {
     let (holder, token) = scene.start(scene.eager(&proxy.url("postgres")), &[]);
     let _standby = scene.stand_by(&shared().url());
     for _ in 0..2 {
-        let before = events(&holder.log(), "call-failed").len();
-        proxy.cut();
-        holder.wait_events("call-failed", before + 1);
+        noticed(&holder, || proxy.cut());
         scene.goes_on(token, Duration::from_secs(1), "a short cut");
         proxy.mend();
         scene.is_renewed(shared(), token, "a short cut");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::kept::noticed;
 use crate::scene::Scene;
 use crate::support::server::{Server, shared};
 use crate::support::sys::boot_ns;
@@ -206,11 +207,11 @@ fn row_locked_for_less_than_the_ttl() {
     let _standby = scene.stand_by(&shared().url());
     let mut session = shared().session("postgres");
     session.run("begin");
-    session.run(&format!(
+    let lock = format!(
         "select from leasewrap.lease where name = '{}' for update",
         scene.name
-    ));
-    holder.wait_event("call-failed");
+    );
+    noticed(&holder, || _ = session.run(&lock));
     scene.goes_on(token, Duration::from_secs(1), "a locked row");
     session.run("rollback");
     scene.is_renewed(shared(), token, "a row that was locked");

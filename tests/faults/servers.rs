@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::kept::noticed;
 use crate::scene::Scene;
 use crate::support::server::{Options, Server, Stop};
 use crate::support::wait::{SOON, until_true};
@@ -31,8 +32,7 @@ fn server_hung_for_less_than_the_ttl() {
     let scene = Scene::new("server-hung-shortly", Duration::from_secs(30));
     let (holder, token) = scene.start(scene.eager(&server.url()), &[]);
     let _standby = scene.stand_by(&server.url());
-    server.freeze();
-    holder.wait_event("call-failed");
+    noticed(&holder, || server.freeze());
     scene.goes_on(token, Duration::from_secs(1), "a hung server");
     server.thaw();
     scene.is_renewed(&server, token, "a server that has thawed");

@@ -154,6 +154,14 @@ impl Keeper {
         }
     }
 
+    /// The next frame, where it has come and the guard may be gone.
+    pub fn said(&self) -> Option<FromGuard> {
+        match self.guard.channel().receive(&mut [0; MAX_FRAME]) {
+            Received::Frame(frame) => FromGuard::decode(frame).ok(),
+            _ => None,
+        }
+    }
+
     /// Skips frames until `wanted` takes one.
     pub fn until<T>(&self, wanted: impl Fn(&FromGuard) -> Option<T>) -> T {
         loop {

@@ -143,12 +143,14 @@ fn late_renewals_and_the_nearing_deadline_are_told() {
     let holder = holder(&proxy.url("postgres"), &lease_name("line"))
         .option("--on-event", &noting(&notes))
         .ttl("12s")
-        .option("--call-timeout", "500ms")
+        .option("--call-timeout", "1s")
         .sh(&patient(0))
         .spawn();
     holder.wait_event("acquired");
+    // One may have failed before, on a busy host.
+    let before = events(&holder.log(), "call-failed").len();
     proxy.cut();
-    holder.wait_event("call-failed");
+    holder.wait_events("call-failed", before + 1);
     proxy.mend();
     notes.wait("renewed-late late ");
     proxy.cut();

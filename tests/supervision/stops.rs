@@ -117,7 +117,8 @@ fn everybody_has_until_the_stop_timeout_also_after_the_worker() {
 
 #[test]
 fn twice_at_once_is_once() {
-    let traps = "trap 'sleep 0.3; exit 5' TERM";
+    // Whichever of them comes first; another one would change the end.
+    let traps = "trap 'trap \"exit 6\" TERM INT; sleep 0.3; exit 5' TERM INT";
     let leasewrap = leasewrap()
         .option("--stop-timeout", "60s")
         .sh(&looping(traps))
