@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use support::proxy::{Flow, Proxy};
 use support::run::run;
 use support::server::{Options, Server, Stop, shared};
-use support::witness::Log;
+use support::sys::boot_ns;
+use support::witness::{Log, ms_between};
 use support::{proc, pty::Terminal, wait};
 
 #[test]
@@ -144,13 +145,16 @@ fn witnesses_stamp_with_all_their_descendants() {
         .env(support::run::PART, "kit");
     let mut child = command.spawn().unwrap();
     log.wait_processes(5, 4, wait::SOON);
-    assert_eq!(proc::marked(&entry).len(), 4);
+    // The parent of the daemon may still be on its way out.
+    wait::until_true("four are left", wait::SOON, || {
+        proc::marked(&entry).len() == 4
+    });
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(
-        log.wait_silence(Duration::from_millis(200)).is_none(),
-        "the descendants live on"
-    );
+    let ended = boot_ns();
+    wait::until_true("the descendants live on", wait::SOON, || {
+        log.stamps().iter().any(|stamp| stamp.at_ns > ended)
+    });
     proc::kill_all(|| proc::marked(&entry));
     assert!(log.wait_silence(wait::SOON).is_some());
     assert_eq!(log.spans().len(), 1);
@@ -176,8 +180,8 @@ fn witnesses_end_with_their_log() {
 #[test]
 fn an_overlap_is_seen() {
     let log = Log::new();
-    let worker = |token: &str, time: &str| {
-        let words = log.worker(&[&format!("exit-after={time}")]);
+    let worker = |token: &str, options: &[&str]| {
+        let words = log.worker(options);
         let mut command = std::process::Command::new(&words[0]);
         command
             .args(&words[1..])
@@ -185,14 +189,22 @@ fn an_overlap_is_seen() {
             .spawn()
             .unwrap()
     };
-    let mut one = worker("1", "300");
+    let mut one = worker("1", &[]);
     log.wait_newer(0, wait::SOON);
-    worker("2", "10").wait().unwrap();
+    worker("2", &["exit-after=100"]).wait().unwrap();
+    let ended = boot_ns();
+    wait::until_true("the first lives on", wait::SOON, || {
+        log.stamps().iter().any(|stamp| stamp.at_ns > ended)
+    });
+    one.kill().unwrap();
     one.wait().unwrap();
-    worker("3", "10").wait().unwrap();
+    worker("3", &["exit-after=10"]).wait().unwrap();
     let seen = log.hand_overs();
     assert_eq!((seen.len(), seen[0].old, seen[0].new), (2, 1, 2));
-    assert!(seen[0].overlap_ms > 50.0, "{seen:?}");
+    // All the time that the second was there, which wanted to be 100 ms.
+    let second = log.spans()[1].1;
+    let there = ms_between(second.at_ns, ended);
+    assert!(there > 50.0 && seen[0].overlap_ms > there, "{seen:?}");
     assert!(
         seen[1].overlap_ms < 0.0 && seen[1].gap_ms() > 0.0,
         "{seen:?}"

@@ -107,7 +107,7 @@ fn a_read_only_server_and_no_other() {
     let replica = server.replica(Options::default());
     let start = Instant::now();
     let ended = holder(&replica.url(), "x")
-        .option("--wait", "1s")
+        .option("--wait", "5s")
         .sh("true")
         .run()
         .code(123);
@@ -187,12 +187,19 @@ fn once_it_has_worked_the_same_errors_are_retried() {
     server.psql("create role lw login password 'one'; grant create on database postgres to lw");
     let url = server.url_of("lw:one", "postgres");
     let name = lease_name("rotated");
-    let leasewrap = holder(&url, &name).ttl("6s").sh("sleep 2; exit 5").spawn();
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+    let leasewrap = holder(&url, &name)
+        .ttl("20s")
+        .option("--renew-every", "1s")
+        .stdin(read)
+        .sh("read line; exit 5")
+        .spawn();
     leasewrap.wait_event("acquired");
     server.psql("alter role lw password 'two'");
     server.psql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'lw'");
     leasewrap.wait_event("call-failed");
     server.psql("alter role lw password 'one'");
+    drop(write);
     leasewrap.end().code(5);
 }
 
@@ -214,7 +221,7 @@ fn a_holder_whose_database_stays_away_ends_with_122() {
 fn a_release_that_fails_changes_no_exit_code() {
     let server = Server::start();
     let leasewrap = holder(&server.url(), "x")
-        .ttl("4s")
+        .ttl("12s")
         .sh("read line; exit 19");
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     let leasewrap = leasewrap.stdin(read).spawn();

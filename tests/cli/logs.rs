@@ -56,9 +56,10 @@ fn json_lines_with_stable_names_and_fields() {
 #[test]
 fn renewals_at_debug() {
     let ended = leasewrap()
-        .ttl("1s")
+        .ttl("20s")
+        .option("--renew-every", "200ms")
         .switch("-v")
-        .sh("sleep 1")
+        .sh("sleep 3")
         .run()
         .code(0);
     let renewed = events(&ended.log, "renewed");
@@ -152,7 +153,7 @@ fn quiet_still_says_what_went_wrong() {
 fn a_loss_says_who_stood_still_and_whether_the_worker_was_killed() {
     let proxy = Proxy::to(shared().port());
     let cut = holder(&proxy.url("postgres"), &lease_name("cut"))
-        .ttl("2s")
+        .ttl("10s")
         .sh("trap 'exit 0' TERM; echo ready; while :; do sleep 0.02; done")
         .spawn();
     cut.wait_out("ready");
@@ -164,14 +165,20 @@ fn a_loss_says_who_stood_still_and_whether_the_worker_was_killed() {
     assert!(last.contains("told to stop and ended"), "{last}");
     assert!(last.contains("look at the database"), "{last}");
 
-    let stopped = holder(&shared().url(), &lease_name("stopped"))
-        .ttl("2s")
-        .worker(&["sleep", "1000"])
-        .spawn();
-    stopped.wait_event("acquired");
-    // The guard wakes it, after the deadline.
-    stopped.signal(libc::SIGSTOP);
-    let ended = stopped.end().code(122);
+    let stopped = || {
+        let stopped = holder(&shared().url(), &lease_name("stopped"))
+            .ttl("2s")
+            .worker(&["sleep", "1000"])
+            .spawn();
+        stopped.wait_event("acquired");
+        // The guard wakes it, after the deadline.
+        stopped.signal(libc::SIGSTOP);
+        stopped.end()
+    };
+    // On a busy host its own timer may come first.
+    let mut turns = (0..5).map(|_| stopped());
+    let ended = turns.find(|ended| ended.code != 137);
+    let ended = ended.expect("one that was woken in time").code(122);
     let last = ended.last_line();
     assert!(last.contains("the worker was killed"), "{last}");
     assert!(last.contains("host stand still"), "{last}");
@@ -304,11 +311,16 @@ fn only_says(ended: &Ended, code: i32, outcome: &str, words: &str) {
 fn a_late_renewal_is_a_warning() {
     let proxy = crate::support::proxy::Proxy::to(shared().port());
     let log = Log::new();
-    let builder = holder(&proxy.url("postgres"), &lease_name("late")).ttl("6s");
+    let builder = holder(&proxy.url("postgres"), &lease_name("late"))
+        .ttl("30s")
+        .option("--renew-every", "1s")
+        .option("--call-timeout", "1s");
     let leasewrap = builder.worker(&log.worker(&[])).spawn();
     log.wait_newer(0, SOON);
+    // One may have failed before, on a busy host.
+    let before = events(&leasewrap.log(), "call-failed").len();
     proxy.cut();
-    leasewrap.wait_event("call-failed");
+    leasewrap.wait_events("call-failed", before + 1);
     proxy.mend();
     let line = leasewrap.wait_event("renewed-late");
     assert_eq!(line["level"], "WARN");
@@ -318,7 +330,7 @@ fn a_late_renewal_is_a_warning() {
 fn a_lost_lease_is_told_as_it_happens() {
     let proxy = crate::support::proxy::Proxy::to(shared().port());
     let log = Log::new();
-    let builder = holder(&proxy.url("postgres"), &lease_name("lost")).ttl("2s");
+    let builder = holder(&proxy.url("postgres"), &lease_name("lost")).ttl("10s");
     let leasewrap = builder.worker(&log.worker(&["ignore=15"])).spawn();
     log.wait_newer(0, SOON);
     proxy.cut();

@@ -65,12 +65,12 @@ impl Pair {
 #[test]
 fn fail_over_without_a_loss() {
     let pair = Pair::start();
-    let scene = Scene::new("fail-over", Duration::from_secs(10));
-    let (holder, token) = scene.hold(&pair.url(), &[]);
+    let scene = Scene::new("fail-over", Duration::from_secs(30));
+    let (holder, token) = scene.start(scene.eager(&pair.url()), &[]);
     let _standby = scene.stand_by(&pair.url());
     pair.catch_up();
     pair.fail_over();
-    scene.goes_on(token, scene.ttl(1.2), "a fail-over that lost nothing of it");
+    scene.is_renewed(&pair.replica, token, "a fail-over that lost nothing of it");
     scene.say("ridden out");
     holder.signal(libc::SIGTERM);
     holder.end().code(143);
@@ -79,18 +79,14 @@ fn fail_over_without_a_loss() {
 #[test]
 fn fail_over_that_loses_renewals() {
     let pair = Pair::start();
-    let scene = Scene::new("fail-over-lost-renewals", Duration::from_secs(10));
-    let (holder, token) = scene.hold(&pair.url(), &[]);
+    let scene = Scene::new("fail-over-lost-renewals", Duration::from_secs(30));
+    let (holder, token) = scene.start(scene.eager(&pair.url()), &[]);
     let _standby = scene.stand_by(&pair.url());
     pair.catch_up();
     pair.cut_the_stream();
-    scene.goes_on(token, scene.ttl(0.5), "renewals that will be lost");
+    scene.is_renewed(&pair.primary, token, "the end of the stream");
     pair.fail_over();
-    scene.goes_on(
-        token,
-        scene.ttl(1.2),
-        "a fail-over that lost its renewals alone",
-    );
+    scene.is_renewed(&pair.replica, token, "a fail-over that lost its renewals");
     scene.say("ridden out");
     holder.signal(libc::SIGTERM);
     holder.end().code(143);

@@ -9,6 +9,7 @@
 mod support;
 
 mod failover;
+mod kept;
 mod line;
 mod moments;
 mod namespaces;

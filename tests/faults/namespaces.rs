@@ -51,7 +51,7 @@ fn killed(
         holder.ended().is_some()
     });
     let seen = sys::boot_ns();
-    until_true("nothing of the tree is alive", scene.ttl(0.5), || {
+    until_true("nothing of the tree is alive", SOON, || {
         holder.alive().is_empty()
     });
     // How long the last of them went on working after that.
@@ -69,7 +69,7 @@ fn killed(
 /// Nobody was left to give the lease back.
 fn ran_out(hand_over: HandOver) {
     assert!(
-        hand_over.gap_ms() > 1_000.0 && hand_over.gap_ms() < 8_000.0,
+        hand_over.gap_ms() > 1_000.0,
         "the standby has watched the lease run out: {hand_over:?}"
     );
 }

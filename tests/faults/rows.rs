@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::kept::noticed;
 use crate::scene::Scene;
 use crate::support::server::{Server, shared};
 use crate::support::sys::boot_ns;
@@ -11,7 +12,9 @@ use crate::support::witness::ms_between;
 const TTL: Duration = Duration::from_secs(3);
 const TREE: [&str; 4] = ["daemon", "children=2", "chains=1", "ignore=15"];
 /// Seen by notification: far below the renewal interval of this ttl.
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(120);
+/// For a holder that must keep its lease.
+const KEPT: Duration = Duration::from_secs(8);
 
 impl Scene {
     fn update(&self, set: &str) -> String {
@@ -42,7 +45,7 @@ fn row_taken_by_sql() {
         let set = "holder = gen_random_uuid(), token = token + 1, revision = revision + 1, label = 'thief'";
         shared().psql(&scene.update(set));
     });
-    assert!(lived_ms < 2_000.0, "seen by a notification: {lived_ms}");
+    assert!(lived_ms < 15_000.0, "seen by a notification: {lived_ms}");
     assert_eq!(
         scene.row(shared(), "label, released_at is null"),
         "thief|t",
@@ -76,7 +79,7 @@ fn token_changed_by_sql() {
     let (_, _, lived_ms) = lost_at_once("token-changed", LONG, |scene| {
         shared().psql(&scene.update("token = token + 1"));
     });
-    assert!(lived_ms < 2_000.0, "{lived_ms}");
+    assert!(lived_ms < 15_000.0, "{lived_ms}");
 }
 
 #[test]
@@ -84,7 +87,7 @@ fn token_closed_by_sql() {
     let (scene, _, lived_ms) = lost_at_once("token-closed", LONG, |scene| {
         shared().psql(&scene.update("closed_token = token"));
     });
-    assert!(lived_ms < 2_000.0, "{lived_ms}");
+    assert!(lived_ms < 15_000.0, "{lived_ms}");
     assert_eq!(
         scene.row(shared(), "released_at is not null"),
         "t",
@@ -97,7 +100,7 @@ fn row_released_by_sql() {
     let (_, _, lived_ms) = lost_at_once("row-released", LONG, |scene| {
         shared().psql(&scene.update("released_at = now()"));
     });
-    assert!(lived_ms < 2_000.0, "{lived_ms}");
+    assert!(lived_ms < 15_000.0, "{lived_ms}");
 }
 
 #[test]
@@ -114,7 +117,7 @@ fn row_taken_and_the_taker_never_comes_back() {
 
 #[test]
 fn row_deleted_by_a_superuser() {
-    let scene = Scene::new("row-deleted", TTL);
+    let scene = Scene::new("row-deleted", KEPT);
     let (holder, token) = scene.hold(&shared().url(), &TREE);
     let _standby = scene.stand_by(&shared().url());
     let delete = format!("delete from leasewrap.lease where name = '{}'", scene.name);
@@ -122,7 +125,7 @@ fn row_deleted_by_a_superuser() {
     assert!(refused.is_err(), "a trigger refuses it");
     scene.goes_on(token, scene.ttl(0.5), "a refused deletion");
     shared().psql(&format!("set session_replication_role = replica; {delete}"));
-    scene.handed_over(token, SOON);
+    scene.handed_over(token, 2 * SOON);
     holder.end().code(122);
 }
 
@@ -151,7 +154,7 @@ fn row_set_back_to_an_earlier_holder() {
 #[test]
 fn row_set_back_within_the_term() {
     // As on a promoted standby that had not yet got the last renewals: no loss.
-    let scene = Scene::new("row-lagging", TTL);
+    let scene = Scene::new("row-lagging", KEPT);
     let (holder, token) = scene.hold(&shared().url(), &[]);
     let _standby = scene.stand_by(&shared().url());
     scene.goes_on(token, scene.ttl(0.8), "some renewals");
@@ -199,18 +202,19 @@ fn row_locked_by_another_session() {
 
 #[test]
 fn row_locked_for_less_than_the_ttl() {
-    let scene = Scene::new("row-locked-shortly", Duration::from_secs(6));
-    let (holder, token) = scene.hold(&shared().url(), &[]);
+    let scene = Scene::new("row-locked-shortly", Duration::from_secs(30));
+    let (holder, token) = scene.start(scene.eager(&shared().url()), &[]);
     let _standby = scene.stand_by(&shared().url());
     let mut session = shared().session("postgres");
     session.run("begin");
-    session.run(&format!(
+    let lock = format!(
         "select from leasewrap.lease where name = '{}' for update",
         scene.name
-    ));
-    scene.goes_on(token, scene.ttl(0.3), "a locked row");
+    );
+    noticed(&holder, || _ = session.run(&lock));
+    scene.goes_on(token, Duration::from_secs(1), "a locked row");
     session.run("rollback");
-    scene.goes_on(token, scene.ttl(1.0), "a row that was locked");
+    scene.is_renewed(shared(), token, "a row that was locked");
     scene.say("ridden out");
     holder.signal(libc::SIGTERM);
     holder.end().code(143);

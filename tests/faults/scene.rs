@@ -100,6 +100,15 @@ impl Scene {
         seen
     }
 
+    /// The same for a lease that was given back: `next` has it without having
+    /// watched it run out.
+    #[track_caller]
+    pub fn given_back(&self, next: &Leasewrap, old: i64) {
+        self.handed_over(old, 2 * SOON);
+        let acquired = next.wait_event("acquired");
+        assert_eq!(acquired["basis"], "released", "{acquired}");
+    }
+
     /// Prints figures, past the capturing of the test runner.
     pub fn say(&self, figures: &str) {
         let line = format!("fault={} {figures}\n", self.fault);

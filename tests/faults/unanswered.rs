@@ -100,12 +100,14 @@ fn keeper_sigkill_before_the_acquisition_is_answered() {
 #[test]
 fn keeper_sigstop_before_the_acquisition_is_answered() {
     let (scene, proxy, last) =
-        free_lease_of("acquisition-unanswered-sigstop", Duration::from_secs(1));
-    let holder = scene.leasewrap(&proxy.url("postgres"), &[]).spawn();
+        free_lease_of("acquisition-unanswered-sigstop", Duration::from_secs(10));
+    let holder = scene.leasewrap(&proxy.url("postgres"), &[]);
+    // It must not have given that call up when it is stopped.
+    let holder = holder.option("--call-timeout", "10s").spawn();
     until_true("the acquisition is on its way", SOON, || proxy.has_held());
     holder.signal(libc::SIGSTOP);
     proxy.mend();
-    holder.end().code(137);
+    holder.end_within(Duration::from_secs(60)).code(137);
     let latest = scene.log.spans().last().map(|(token, _, _)| *token);
     assert_eq!(latest, Some(last), "no worker has run since");
     free(&scene);

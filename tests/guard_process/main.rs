@@ -1,6 +1,9 @@
 //! The guard as a process: a real one, with real workers; the tests speak
 //! the keeper's frames.
 
+#[path = "../support/mod.rs"]
+mod kit;
+
 mod death;
 mod helpers;
 mod inheritance;

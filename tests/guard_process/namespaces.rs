@@ -110,14 +110,19 @@ fn its_stops_are_followed() {
 
 #[test]
 fn what_it_leaves_behind_is_named_and_the_init_is_not() {
-    let script = "(setsid sh -c 'trap \"\" TERM; sleep 61; :' &); sleep 0.1; exit 5";
-    let keeper = Keeper::namespaced(&["sh", "-c", script]);
+    let place = Place::new();
+    let script = "(setsid sh -c 'trap \"\" TERM; echo ready >$0; sleep 61; :' $1 &); \
+                  until [ -e $2 ]; do sleep 0.02; done; exit 5";
+    let (ready, go) = (place.path("ready"), place.path("go"));
+    let keeper = Keeper::namespaced(&["sh", "-c", script, "sh", &ready, &go]);
     let mut begin = start(FAR);
     begin.stop_timeout = Duration::from_millis(300);
     keeper.send(&ToGuard::Start(begin));
     keeper.started();
     let guard = keeper.guard.pid();
     let init = *inits(guard).first().expect("an init");
+    place.lines("ready", 1);
+    std::fs::write(go, "").unwrap();
     assert_eq!(keeper.next(), FromGuard::WorkerEnded(WorkerEnd::Exited(5)));
     let FromGuard::LeftBehind { processes } = keeper.next() else {
         panic!("nothing was left behind");

@@ -17,10 +17,12 @@ use leasewrap::sys::socket::Received;
 use leasewrap::sys::tree::{descends_from, stat};
 use leasewrap::sys::{clock, inherited, worker};
 use leasewrap::wire::{
-    FromGuard, Hello, MAX_FRAME, PgOptions, Start, StopTo, ToGuard, VERSION, WorkerEnd,
+    FromGuard, Hello, MAX_FRAME, PgOptions, Start, StopReason, StopTo, ToGuard, VERSION, WorkerEnd,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use uuid::Uuid;
+
+use crate::kit::run::run;
 
 /// Nothing in these tests takes this long unless it is broken.
 pub const LIMIT: Duration = Duration::from_secs(20);
@@ -117,6 +119,14 @@ impl Keeper {
         self.started()
     }
 
+    /// The same with a grace that leaves time for all that is to be seen in it.
+    pub fn start_with_grace(&self, deadline: Duration, grace: Duration) -> i32 {
+        let mut begin = start(deadline);
+        begin.grace = grace;
+        self.send(&ToGuard::Start(begin));
+        self.started()
+    }
+
     pub fn started(&self) -> i32 {
         match self.next() {
             FromGuard::Started { pid } => pid,
@@ -144,6 +154,14 @@ impl Keeper {
         }
     }
 
+    /// The next frame, where it has come and the guard may be gone.
+    pub fn said(&self) -> Option<FromGuard> {
+        match self.guard.channel().receive(&mut [0; MAX_FRAME]) {
+            Received::Frame(frame) => FromGuard::decode(frame).ok(),
+            _ => None,
+        }
+    }
+
     /// Skips frames until `wanted` takes one.
     pub fn until<T>(&self, wanted: impl Fn(&FromGuard) -> Option<T>) -> T {
         loop {
@@ -151,6 +169,19 @@ impl Keeper {
                 return found;
             }
         }
+    }
+
+    /// Names a deadline that is far off. Once its tree is gone, a guard gives
+    /// a keeper whose deadline has passed half a second to say something; then
+    /// it would wake and kill this process.
+    pub fn name_a_far_deadline(&self) {
+        let deadline = clock::now() + Duration::from_secs(60);
+        self.send(&ToGuard::Deadline { seq: 99, deadline });
+    }
+
+    /// Waits until it tells the tree to end for this reason.
+    pub fn until_stopping(&self, reason: StopReason) {
+        self.until(|frame| (*frame == FromGuard::Stopping(reason)).then_some(()));
     }
 
     pub fn until_empty(&self) -> u32 {
@@ -250,7 +281,7 @@ pub struct Place(tempfile::TempDir);
 
 impl Place {
     pub fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self(tempfile::tempdir_in(run().dir()).unwrap())
     }
 
     pub fn path(&self, name: &str) -> String {
@@ -286,14 +317,17 @@ impl Place {
 
 /// Looks again and again until there is something.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + LIMIT;
-    while Instant::now() < until {
+    let end = Instant::now() + LIMIT;
+    loop {
+        // Read before: the last look is then after the end, however long we
+        // were kept from looking.
+        let over = Instant::now() >= end;
         if let Some(found) = look() {
             return found;
         }
+        assert!(!over, "never: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
-    panic!("never: {what}");
 }
 
 pub fn is_alive(pid: i32) -> bool {

@@ -33,8 +33,9 @@ fn what_is_left_behind_is_named_stopped_and_killed() {
                   while [ $(wc -l <$1) -lt 2 ]; do sleep 0.02; done; exit 5";
     let keeper = Keeper::new(&["sh", "-c", script, "sh", &place.path("out")]);
     let mut begin = start(FAR);
-    begin.stop_timeout = Duration::from_millis(400);
+    begin.stop_timeout = Duration::from_secs(2);
     std::fs::write(place.path("out"), "").unwrap();
+    let begun = Instant::now();
     keeper.send(&ToGuard::Start(begin));
     let worker = keeper.started();
     assert_eq!(keeper.next(), FromGuard::WorkerEnded(WorkerEnd::Exited(5)));
@@ -48,9 +49,11 @@ fn what_is_left_behind_is_named_stopped_and_killed() {
         "{processes:?}"
     );
     assert!(keeper.until_empty() >= 1);
-    let took = ended.elapsed();
-    assert!(took >= Duration::from_millis(390), "{took:?}");
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    // The guard counts from when it saw the end, which is earlier than when
+    // we read of it.
+    let (all, took) = (begun.elapsed(), ended.elapsed());
+    assert!(all >= Duration::from_secs(2), "{all:?}");
+    assert!(took < Duration::from_millis(4_500), "{took:?}");
     assert!(place.read("out").contains("term"));
     assert!(!is_alive(worker));
     keeper.dismiss();
@@ -90,11 +93,11 @@ fn a_stop_reaches_each_process_once() {
 fn a_stop_reaches_a_program_behind_a_shell_and_kills_in_the_end() {
     let keeper = Keeper::new(&["sh", "-c", "sleep 60; echo not reached"]);
     keeper.start(FAR);
-    keeper.send(&stop(libc::SIGTERM, Duration::from_secs(10)));
+    keeper.send(&stop(libc::SIGTERM, FAR));
     let begun = Instant::now();
     assert_eq!(keeper.until_ended(), WorkerEnd::Signaled(libc::SIGTERM));
     keeper.until_empty();
-    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert!(begun.elapsed() < Duration::from_secs(30));
     keeper.dismiss();
 
     let place = Place::new();
@@ -130,7 +133,11 @@ fn with_stop_to_worker_the_rest_gets_it_afterwards() {
 
 #[test]
 fn a_stopped_worker_sees_its_stop_signal_and_is_killed() {
-    for (trap, by) in [("", libc::SIGTERM), ("trap '' TERM; ", libc::SIGKILL)] {
+    let soon = Duration::from_millis(300);
+    for (trap, by, limit) in [
+        ("", libc::SIGTERM, FAR),
+        ("trap '' TERM; ", libc::SIGKILL, soon),
+    ] {
         let place = Place::new();
         let script = format!("{trap}echo ready >$1; while :; do sleep 0.02; done");
         let keeper = Keeper::new(&["sh", "-c", &script, "sh", &place.path("out")]);
@@ -140,7 +147,7 @@ fn a_stopped_worker_sees_its_stop_signal_and_is_killed() {
         eventually("it stands still", || {
             (state(worker) == Some(b'T')).then_some(())
         });
-        keeper.send(&stop(libc::SIGTERM, Duration::from_millis(300)));
+        keeper.send(&stop(libc::SIGTERM, limit));
         assert_eq!(keeper.until_ended(), WorkerEnd::Signaled(by));
         keeper.until_empty();
         keeper.dismiss();

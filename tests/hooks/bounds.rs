@@ -27,12 +27,12 @@ fn it_is_killed_in_time_with_all_it_started() {
     let notes = Notes::new();
     let holder = leasewrap()
         .option("--on-event", &hanging(&notes))
-        .env("LEASEWRAP_HOOK_TIMEOUT", "400ms")
+        .env("LEASEWRAP_HOOK_TIMEOUT", "4s")
         .sh(&patient(0))
         .spawn();
     let pids = pids(&notes);
     let failed = holder.wait_event("hook-failed").to_string();
-    assert!(failed.contains("not done within 400ms"), "{failed}");
+    assert!(failed.contains("not done within 4s"), "{failed}");
     assert!(failed.contains("hanging"), "its own words: {failed}");
     for pid in pids {
         wait_gone("the hook", pid);
@@ -83,7 +83,7 @@ fn it_is_killed_in_time_while_the_keeper_stands_still() {
     let notes = Notes::new();
     let holder = leasewrap()
         .option("--on-event", &hanging(&notes))
-        .option("--hook-timeout", "1s")
+        .option("--hook-timeout", "4s")
         .ttl("5m")
         .sh(&patient(6))
         .spawn();
@@ -115,8 +115,9 @@ fn endless_talk_is_cut() {
             "--on-event",
             "test $LEASEWRAP_EVENT = acquired || exit 0; yes the same again",
         )
-        .option("--hook-timeout", "1s")
-        .ttl("3s")
+        .option("--hook-timeout", "3s")
+        .ttl("20s")
+        .option("--renew-every", "400ms")
         .switch("-v")
         .sh(&patient(0))
         .spawn();
@@ -174,6 +175,7 @@ fn what_is_typed_reaches_no_hook() {
                 notes.word()
             ),
         )
+        .option("--hook-timeout", "10m")
         .sh("trap 'exit 5' INT; echo rea\"\"dy; while :; do sleep 0.02; done");
     let quoted = |word: &String| format!("'{}'", word.replace('\'', r"'\''"));
     let words: Vec<String> = builder.words().iter().map(quoted).collect();

@@ -142,12 +142,15 @@ fn late_renewals_and_the_nearing_deadline_are_told() {
     let proxy = Proxy::to(shared().port());
     let holder = holder(&proxy.url("postgres"), &lease_name("line"))
         .option("--on-event", &noting(&notes))
-        .ttl("3s")
+        .ttl("12s")
+        .option("--call-timeout", "1s")
         .sh(&patient(0))
         .spawn();
     holder.wait_event("acquired");
+    // One may have failed before, on a busy host.
+    let before = events(&holder.log(), "call-failed").len();
     proxy.cut();
-    holder.wait_event("call-failed");
+    holder.wait_events("call-failed", before + 1);
     proxy.mend();
     notes.wait("renewed-late late ");
     proxy.cut();
@@ -241,7 +244,7 @@ fn after_the_release_hooks_are_waited_for_but_not_for_ever() {
                 notes.word()
             ),
         )
-        .option("--hook-timeout", "700ms")
+        .option("--hook-timeout", "4s")
         .sh("exit 7")
         .run()
         .code(7);

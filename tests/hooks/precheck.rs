@@ -32,7 +32,7 @@ fn one_that_hangs_does_not_outlast_the_wait() {
     let notes = Notes::new();
     let command = format!("echo hung $$ >> {}; exec sleep 1000", notes.word());
     // `--no-wait` lets one attempt finish, and with it its precheck.
-    for (wait, timeout) in [("300ms", "10m"), ("0s", "300ms")] {
+    for (wait, timeout) in [("5s", "10m"), ("0s", "300ms")] {
         let ended = leasewrap()
             .option("--wait", wait)
             .option("--hook-timeout", timeout)
@@ -53,7 +53,8 @@ fn a_standby_tries_as_soon_as_it_passes() {
     let fit = Notes::new();
     let standby = leasewrap()
         .env("LEASEWRAP_PRECHECK", &format!("test -e {}", fit.word()))
-        .ttl("2s")
+        .ttl("20s")
+        .option("--renew-every", "400ms")
         .sh(&patient(4))
         .spawn();
     assert_eq!(standby.wait_event("waiting")["reason"], "precheck");
@@ -80,7 +81,8 @@ fn one_that_fails_in_a_term_ends_it_in_order() {
             "--precheck",
             &format!("test ! -e {} || {{ echo worn out; exit 9; }}", unfit.word()),
         )
-        .ttl("2s")
+        .ttl("20s")
+        .option("--renew-every", "400ms")
         .sh(&script)
         .spawn();
     notes.wait("up");
@@ -103,8 +105,9 @@ fn one_that_hangs_delays_no_renewal_and_is_killed_with_all_it_started() {
     );
     let holder = leasewrap()
         .option("--precheck", &command)
-        .option("--hook-timeout", "4s")
-        .ttl("2s")
+        .option("--hook-timeout", "10s")
+        .ttl("20s")
+        .option("--renew-every", "400ms")
         .switch("-v")
         .sh(&patient(0))
         .spawn();
@@ -115,7 +118,7 @@ fn one_that_hangs_delays_no_renewal_and_is_killed_with_all_it_started() {
     holder.wait_events("renewed", before + 3);
     assert!(pids.into_iter().all(proc::alive), "it hangs all the time");
     let ended = holder.end().code(120);
-    assert!(ended.says(&["precheck-failed", "not done within 4s"]));
+    assert!(ended.says(&["precheck-failed", "not done within 10s"]));
     for pid in pids {
         wait_gone("the precheck", pid);
     }
@@ -135,7 +138,8 @@ fn it_is_told_of_the_lease_and_of_the_term_that_is_held() {
         .option("--precheck", &command)
         .env("LEASEWRAP_DB", "postgres://hidden")
         .env("LEASEWRAP_EVENT", "of a leasewrap outside")
-        .ttl("2s")
+        .ttl("20s")
+        .option("--renew-every", "400ms")
         .sh(&patient(0))
         .spawn();
     let token = holder.wait_event("acquired")["token"].to_string();
@@ -155,7 +159,8 @@ fn prechecks_leave_no_zombies() {
     let command = format!("echo checked >> {}", notes.word());
     let holder = leasewrap()
         .option("--precheck", &command)
-        .ttl("1s")
+        .ttl("20s")
+        .option("--renew-every", "200ms")
         .sh(&patient(0))
         .spawn();
     until_true("many were run", SOON, || notes.lines().len() >= 6);

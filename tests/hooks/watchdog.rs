@@ -29,7 +29,7 @@ fn socket_of(holder: &Leasewrap) -> PathBuf {
 fn a_silent_worker_gets_an_orderly_stop() {
     let name = lease_name("silent");
     let ended = holder(&shared().url(), &name)
-        .env("LEASEWRAP_WORKER_WATCHDOG", "400ms")
+        .env("LEASEWRAP_WORKER_WATCHDOG", "4s")
         .sh("trap 'echo bye; exit 3' TERM; while :; do sleep 0.02; done")
         .run()
         .code(120);
@@ -43,19 +43,19 @@ fn a_silent_worker_gets_an_orderly_stop() {
 fn a_worker_that_speaks_goes_on() {
     let script = format!(
         "echo $WATCHDOG_USEC $WATCHDOG_PID $$ $NOTIFY_SOCKET; {0} READY=1; \
-         for turn in 1 2 3 4 5 6 7 8; do {0} \"WATCHDOG=1\nSTATUS=turn $turn\" || exit 9; sleep 0.2; done; \
+         for turn in 1 2 3 4 5 6 7 8; do {0} \"WATCHDOG=1\nSTATUS=turn $turn\" || exit 9; sleep 0.8; done; \
          exit 4",
         notify()
     );
     let ended = leasewrap()
-        .option("--worker-watchdog", "1s")
+        .option("--worker-watchdog", "5s")
         .env("NOTIFY_SOCKET", "/of/nobody")
         .switch("-v")
         .sh(&script)
         .run()
         .code(4);
     let words: Vec<&str> = ended.out.split_whitespace().collect();
-    assert_eq!(words[0], "1000000");
+    assert_eq!(words[0], "5000000");
     assert_eq!(words[1], words[2], "its own pid");
     assert!(words[3].starts_with('/') && words[3] != "/of/nobody");
     assert!(!Path::new(words[3]).exists(), "the socket is removed");
@@ -77,7 +77,7 @@ fn a_trigger_counts_at_once() {
 #[test]
 fn what_others_say_does_not_count() {
     let holder = leasewrap()
-        .option("--worker-watchdog", "1500ms")
+        .option("--worker-watchdog", "5s")
         .switch("-v")
         .sh(&format!("echo $NOTIFY_SOCKET; {}", patient(0)))
         .spawn();
@@ -137,14 +137,14 @@ fn a_worker_of_another_user_speaks_too() {
         return;
     }
     let Some(speaker) = speaker(
-        "for (1..8) { say_so('WATCHDOG=1'); select(undef, undef, undef, 0.2) } \
+        "for (1..8) { say_so('WATCHDOG=1'); select(undef, undef, undef, 0.8) } \
          print getppid() > 0 ? \"$<\\n\" : ''",
     ) else {
         return;
     };
     let speaker: Vec<&str> = speaker.iter().map(String::as_str).collect();
     let ended = leasewrap()
-        .option("--worker-watchdog", "1s")
+        .option("--worker-watchdog", "5s")
         .worker(&[&NOBODY[..], &speaker].concat())
         .run()
         .code(0);

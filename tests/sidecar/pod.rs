@@ -9,12 +9,12 @@ use crate::support::run::run;
 use crate::support::server::shared;
 use crate::support::wait::SOON;
 
-/// So long that waiting it out would be seen in the gap.
+/// For faults after which nobody has to wait for it.
 pub const LONG: Duration = Duration::from_secs(20);
+/// For a holder that must keep its lease for longer than this.
+pub const KEPT: Duration = Duration::from_secs(8);
 /// For faults that end at the deadline.
 pub const SHORT: Duration = Duration::from_secs(3);
-/// Far below the long ttl, far above what a loaded machine needs.
-pub const QUICK: f64 = 5_000.0;
 /// A worker that does what it can to live on.
 pub const STUBBORN: [&str; 4] = ["children=2", "daemon", "ignore=15", "ignore=1"];
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::support::leasewrap::{Builder, binary, events, holder, lease_name, namespaced};
-use crate::support::run::run;
+use crate::support::run::{MARK, run};
 use crate::support::server::shared;
 use crate::support::user::{by_nobody, is_root};
 use crate::support::wait::{SOON, until, until_true};
@@ -52,6 +52,7 @@ fn nobody_in_the_callers_group_is_hung_up() {
         for start in $(seq 40); do \"$@\" || echo \"start $start: $?\"; done
         kill -KILL $!";
     let started = Command::new("setsid")
+        .env(MARK, run().dir())
         .args(["-w", "sh", "-c", script, "sh"])
         .arg(binary())
         .args(["-q", "--pid-namespace", "--name", &lease_name("hang-up")])

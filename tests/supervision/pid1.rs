@@ -46,7 +46,7 @@ fn it_forwards_signals_and_stops_in_order() {
     let log = Log::new();
     let builder = as_pid_1(holder(&shared().url(), &lease_name("pid1")));
     let leasewrap = builder
-        .option("--stop-timeout", "400ms")
+        .option("--stop-timeout", "5s")
         .worker(&log.worker(&["report", "daemon"]))
         .spawn();
     log.wait_newer(0, SOON);

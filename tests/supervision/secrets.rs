@@ -6,6 +6,7 @@ use std::process::Command;
 
 use crate::support::leasewrap::{Leasewrap, holder, lease_name, leasewrap};
 use crate::support::proc;
+use crate::support::run::{MARK, run};
 use crate::support::server::{Options, Server};
 use crate::support::user::{NOBODY, by_nobody, is_root};
 use crate::support::wait::{SOON, until_true};
@@ -199,6 +200,7 @@ fn keeper_and_guard_cannot_be_looked_into() {
     let may_look = |pid: i32, file: &str| {
         let path = format!("/proc/{pid}/{file}");
         let status = Command::new(user[0])
+            .env(MARK, run().dir())
             .args(&user[1..])
             .args(["head", "-c1", &path])
             .output()

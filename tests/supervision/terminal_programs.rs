@@ -5,7 +5,7 @@ use crate::support::installation::tool;
 use crate::support::pty::Terminal;
 use crate::support::server::shared;
 use crate::support::wait::{SOON, until_true};
-use crate::terminal::line;
+use crate::terminal::{line, wait_foreground};
 
 const CTRL_C: &str = "\x03";
 const CTRL_Z: &str = "\x1a";
@@ -81,6 +81,7 @@ fn a_shell_within_a_shell() {
     terminal.wait("Stopped");
     terminal.line("fg");
     terminal.wait_count("sleep 1000", 3);
+    wait_foreground(&terminal, "sleep");
     terminal.type_text(CTRL_C);
     terminal.line("exit 17");
     terminal.wait("code 17");

@@ -3,12 +3,15 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 
 use super::proc;
 use super::run::{MARK, PART, number, run};
@@ -28,16 +31,16 @@ pub struct Terminal {
 impl Terminal {
     /// Starts `command` as the session leader of a new terminal.
     pub fn start(mut command: Command) -> Self {
-        let pty = nix::pty::openpty(None, None).expect("open a pseudo-terminal");
+        let (master, slave) = pseudo_terminal().expect("open a pseudo-terminal");
         let part = format!("{}.{}", std::process::id(), number());
         command
             .env(MARK, run().dir())
             .env(PART, &part)
             .env("TERM", "dumb")
             .env("PS1", "lw$ ");
-        command.stdin(pty.slave.try_clone().expect("share the terminal"));
-        command.stdout(pty.slave.try_clone().expect("share the terminal"));
-        command.stderr(pty.slave);
+        command.stdin(slave.try_clone().expect("share the terminal"));
+        command.stdout(slave.try_clone().expect("share the terminal"));
+        command.stderr(slave);
         sys::prepare(
             &mut command,
             Start {
@@ -48,7 +51,6 @@ impl Terminal {
         let child = command.spawn().expect("start a program on a terminal");
         // The command still holds the slave: the end would never be seen.
         drop(command);
-        let master = File::from(pty.master);
         let reader = master.try_clone().expect("share the terminal");
         let seen = Arc::<Mutex<String>>::default();
         let hung_up = Arc::<AtomicBool>::default();
@@ -167,6 +169,21 @@ impl Terminal {
             .code()
             .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
     }
+}
+
+/// Both ends of a new one, close-on-exec from birth: whatever another test
+/// starts at this moment would keep it from hanging up.
+fn pseudo_terminal() -> std::io::Result<(File, File)> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
+    let master = posix_openpt(flags | OFlag::O_CLOEXEC)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let slave = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(flags.bits())
+        .open(ptsname_r(&master)?)?;
+    Ok((File::from(OwnedFd::from(master)), slave))
 }
 
 /// Reads what is written to the terminal until its other end is closed, or

@@ -25,10 +25,13 @@ pub fn until_true(what: &str, limit: Duration, mut ask: impl FnMut() -> bool) {
 pub fn maybe<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + limit;
     loop {
+        // Read before: the last question is then asked after the end, however
+        // long we were kept from asking.
+        let over = Instant::now() >= end;
         if let Some(answer) = ask() {
             return Some(answer);
         }
-        if Instant::now() >= end {
+        if over {
             return None;
         }
         std::thread::sleep(Duration::from_millis(3));

@@ -168,8 +168,10 @@ impl Log {
     /// period; the boot time of the last stamp. `None` when somebody still does.
     pub fn wait_silence(&self, limit: Duration) -> Option<u64> {
         maybe(limit, || {
+            // Read before: time that passes while we look is no silence.
+            let now = sys::boot_ns();
             let last = self.stamps().last()?.at_ns;
-            (ms_between(last, sys::boot_ns()) > 50.0).then_some(last)
+            (ms_between(last, now) > 50.0).then_some(last)
         })
     }
 }
@@ -300,12 +302,15 @@ fn perform(log: &File, plan: &Plan) -> i32 {
     plan.exit_code
 }
 
-/// Stamps again and again, for ever or for a time.
+/// Stamps again and again, for ever or for a time, at least once.
 fn stamp_for(log: &File, generation: u32, time: Option<Duration>, every: Duration) {
     let end = time.map(|time| sys::boot_ns() + u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-    while end.is_none_or(|end| sys::boot_ns() < end) {
+    loop {
         stamp(log, generation);
         std::thread::sleep(every);
+        if end.is_some_and(|end| sys::boot_ns() >= end) {
+            return;
+        }
     }
 }
 

@@ -179,11 +179,12 @@ impl Link {
 }
 
 /// How long SQLite waits for others: it gives up before we do, so that its
-/// answer still reaches us.
+/// answer still reaches us. It counts the sleeps that it asks for, of up to
+/// 100 ms, and never looks at a clock: a busy host makes each of them longer.
 fn patience(deadline: Deadline) -> Duration {
     // It counts milliseconds in an `int`; sqlx panics past that.
     const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
-    (deadline.left() * 3 / 4).min(LONGEST)
+    (deadline.left() / 2).min(LONGEST)
 }
 
 /// Sends a message over `connection`, which must not be used again where that

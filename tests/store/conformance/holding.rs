@@ -186,7 +186,7 @@ pub async fn an_attempt_is_released_whatever_its_token(bench: Bench) {
         holder: request.holder,
         ..attempt
     };
-    let limit = Duration::from_secs(2);
+    let limit = Duration::from_secs(6);
     let late = async {
         tokio::time::sleep(limit / 5).await;
         one.store.acquire(&request, LIMIT).await.reply
