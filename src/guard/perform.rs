@@ -44,6 +44,7 @@ impl Running {
                 }
             }
             Action::SignalWorker(signal) => self.signal_worker(&[signal]),
+            Action::WakeWorker => self.signal_worker(&[libc::SIGCONT]),
             Action::StopTree {
                 signal,
                 to: StopTo::Worker,

@@ -75,6 +75,8 @@ pub enum Action {
     },
     /// Pass a signal on to the worker.
     SignalWorker(i32),
+    /// Send CONT to the worker, or to the child that will be it.
+    WakeWorker,
     /// Send a signal, followed by CONT, once to each process.
     StopTree {
         /// Which one.

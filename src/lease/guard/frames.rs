@@ -106,7 +106,15 @@ impl Guard {
         match &mut self.phase {
             // The signal would hit our own code in the child: it waits until
             // the worker is there to take it.
-            Phase::Armed { stop: waiting, .. } => {
+            Phase::Armed {
+                stop: waiting,
+                child,
+                ..
+            } => {
+                // Which never is one that something has stopped before.
+                if child.is_some() {
+                    actions.push(Action::WakeWorker);
+                }
                 *waiting = Some(match *waiting {
                     Some(first) => Stop {
                         signal: first.signal,

@@ -278,28 +278,6 @@ fn an_orderly_stop_ends_at_the_deadline_if_that_is_earlier() {
 }
 
 #[test]
-fn a_stop_before_the_execution_waits_for_it() {
-    let mut guard = greeted();
-    let _ = frame(&mut guard, ToGuard::Start(start(StopTo::Tree)), 100);
-    let _ = guard.step(Event::Forked { pid: 42 }, at(100));
-    let stop = ToGuard::Stop {
-        signal: INT,
-        kill_by: at(500),
-    };
-    assert_eq!(frame(&mut guard, stop, 100), []);
-    let mut executed = guard.clone();
-    assert_eq!(
-        executed.step(Event::Executed, at(101)),
-        [
-            Action::Send(FromGuard::Started { pid: 42 }),
-            stop_tree(INT, StopTo::Tree),
-        ]
-    );
-    // And an execution that hangs is not waited for.
-    assert_eq!(guard.step(Event::Wake, at(500)), [Action::KillTree]);
-}
-
-#[test]
 fn what_the_worker_leaves_behind_is_stopped_and_killed() {
     let mut guard = running();
     let end = WorkerEnd::Exited(3);
@@ -488,7 +466,10 @@ proptest! {
                     Action::StopTree { .. } | Action::StopLeftBehind { .. } => asked += 1,
                     Action::Release(_) | Action::Exit => prop_assert!(!guard.has_tree()),
                     Action::Send(FromGuard::Empty { .. }) => prop_assert!(reaped),
-                    Action::Send(_) | Action::SignalWorker(_) | Action::KillTree => {}
+                    Action::Send(_)
+                    | Action::SignalWorker(_)
+                    | Action::WakeWorker
+                    | Action::KillTree => {}
                 }
             }
             prop_assert!(forks <= 1 && goes <= 1 && asked <= 2);

@@ -107,10 +107,12 @@ impl Guard {
 
     pub(super) fn worker_may_be_stopped(&self) -> bool {
         match &self.phase {
-            Phase::Running(_) | Phase::Stopping(_) => true,
+            // Right before it executes, the child takes what was sent to it
+            // till then: a Ctrl-Z stops it there.
+            Phase::Armed { child: Some(_), .. } | Phase::Running(_) | Phase::Stopping(_) => true,
             // While killing, the stops are our own.
             Phase::Idle
-            | Phase::Armed { .. }
+            | Phase::Armed { child: None, .. }
             | Phase::LeftBehind(_)
             | Phase::Killing { .. }
             | Phase::Empty { .. }

@@ -142,7 +142,9 @@ impl Pod {
                     self.guard = None;
                     self.guard_is_gone();
                 }
-                guard::Action::Go { .. } | guard::Action::SignalWorker(_) => {}
+                guard::Action::Go { .. }
+                | guard::Action::SignalWorker(_)
+                | guard::Action::WakeWorker => {}
             }
         }
     }

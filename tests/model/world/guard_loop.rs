@@ -190,7 +190,7 @@ impl World {
             // What is being forked is there only when that is reported.
             Action::KillTree if host.forked.is_some() => {}
             Action::KillTree => events.push_back(guard::Event::TreeEmpty { killed: 0 }),
-            Action::SignalWorker(_) => {}
+            Action::SignalWorker(_) | Action::WakeWorker => {}
             Action::Release(keeper) => self.release_for(setup, index, keeper),
             Action::Exit => {
                 host.guard_run = Run::Dead;
