@@ -132,6 +132,13 @@ impl AnyLink {
         }
     }
 
+    pub(super) fn note_strangers(&self, hooks: &[i32]) {
+        match self {
+            Self::Child(link) => link.note_strangers(hooks),
+            Self::Attached(_) => {}
+        }
+    }
+
     /// Cancel safe.
     pub(super) async fn next(&mut self) -> News {
         match self {

@@ -228,6 +228,8 @@ impl Link {
                 while let Some(remedy) = self.pulse.due(now) {
                     self.remedy(remedy);
                 }
+                // Not everybody's end is told here: that of a grandchild is not.
+                self.note_strangers(hooks);
                 News::Nothing
             }
             State::Empty { next_sign } => {
@@ -263,6 +265,15 @@ impl Link {
             }
             State::Sweeping { .. } => self.sweep(now, hooks),
             State::Gone => News::Nothing,
+        }
+    }
+
+    /// Notes the children that are neither the guard nor `hooks`: a sweep
+    /// leaves them alone. To be called when whoever has ended was reaped.
+    pub fn note_strangers(&self, hooks: &[i32]) {
+        if self.sweeps && matches!(self.state, State::Alive | State::Empty { .. }) {
+            let ours = [hooks, &[self.pid()]].concat();
+            tree::note_strangers(&ours, || self.guard.has_its_tree());
         }
     }
 

@@ -360,10 +360,12 @@ where
             Meaning::Child => {
                 let now = clock::now();
                 self.hooks.child_changed(now);
-                let news = self.link.child_changed(now, &self.hooks.children());
+                let hooks = self.hooks.children();
+                let news = self.link.child_changed(now, &hooks);
                 if !self.link.is_sweeping() {
                     self.reap_orphans();
                 }
+                self.link.note_strangers(&hooks);
                 self.news(news);
             }
             Meaning::StopSelf(signal) => crate::sys::signals::stop_self(signal),

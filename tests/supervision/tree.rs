@@ -266,6 +266,48 @@ fn what_the_caller_had_started_before_is_not_of_the_tree() {
 }
 
 #[test]
+fn what_the_callers_children_leave_is_not_of_the_tree() {
+    // Two pairs of a parent and its child, told of in that order.
+    let pair = "sh -c 'sleep 1000 & echo pair $$ $! >&2; wait' &";
+    let script = format!("{pair} {pair} exec \"$@\"");
+    let log = Log::new();
+    let leasewrap = leasewrap()
+        .below(&["sh", "-c", &script, "sh"])
+        .worker(&log.worker(&["daemon", "ignore=15"]))
+        .spawn();
+    let token = log.wait_newer(0, SOON);
+    log.wait_processes(token, 2, SOON);
+    let pairs = until("both are there", SOON, || {
+        let numbers = |line: &String| -> Option<Vec<i32>> {
+            let pids = line.strip_prefix("pair ")?.split_whitespace();
+            pids.map(|pid| pid.parse().ok()).collect()
+        };
+        let pairs: Vec<_> = leasewrap.log().iter().filter_map(numbers).collect();
+        (pairs.len() == 2).then_some(pairs)
+    });
+    let end = |parent: i32| {
+        sys::kill(parent, libc::SIGKILL);
+        until_true("it is reaped", SOON, || proc::state(parent).is_none());
+    };
+    // The younger one first: whoever is reaped after it is so in a pass of its
+    // own, when the orphan of the first has been seen to.
+    let mut pairs = pairs;
+    pairs.sort_by_key(|pair| std::cmp::Reverse(pair[0]));
+    end(pairs[0][0]);
+    end(pairs[1][0]);
+    let orphan = pairs[0][1];
+    assert_eq!(proc::parent(orphan), Some(leasewrap.pid()));
+    sys::kill(leasewrap.guard(), libc::SIGKILL);
+    leasewrap.wait_dead();
+    assert!(log.wait_silence(SOON).is_some());
+    assert_eq!(proc::state(orphan), Some('S'));
+    for pair in &pairs {
+        sys::kill(pair[1], libc::SIGKILL);
+    }
+    leasewrap.end().code(125);
+}
+
+#[test]
 fn a_proc_of_another_namespace_is_refused() {
     if !is_root() {
         return;

@@ -212,6 +212,9 @@ impl Front {
                     let guard = self.link.as_ref().and_then(Link::child);
                     process::reap_orphans(guard.as_slice());
                 }
+                if let Some(link) = &self.link {
+                    link.note_strangers(&[]);
+                }
                 self.news(news);
             }
             Meaning::StopSelf(signal) => crate::sys::signals::stop_self(signal),

@@ -18,10 +18,11 @@ pub mod sweep;
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 
+use super::role::GUARD_NAME;
 use super::{Result, SysError, process};
 use stat::Stat;
 
@@ -29,9 +30,9 @@ pub use children::children_of_self;
 pub use stop::stop_tree;
 pub use sweep::{Round, Sweep};
 
-/// Children that were there before anything was started here: the caller's,
-/// whose program has executed this one.
-static STRANGERS: OnceLock<Vec<Stat>> = OnceLock::new();
+/// Children that are in no tree of ours: the caller's, whose program has
+/// executed this one, and what those have left.
+static STRANGERS: Mutex<Vec<Stat>> = Mutex::new(Vec::new());
 
 /// Makes sure that children can be found, and notes those that are there
 /// already. To be called before there are any of one's own.
@@ -50,21 +51,52 @@ pub fn settle_in() -> Result<()> {
         });
     }
     children::hold_own();
-    STRANGERS.get_or_init(|| {
-        let mut children = Vec::new();
-        children_of_self(&mut children);
-        children.into_iter().filter_map(stat::read).collect()
-    });
+    note(children_but(&[]));
     Ok(())
 }
 
-/// Those of the caller's children that are there yet: in no tree of ours.
+/// Notes the children that have come since, but for `ours`: what the caller's
+/// children leave when they end comes to this process, as the subreaper. As
+/// long as the guard is there, what the worker's tree leaves comes to the
+/// guard and to nobody else (`find_new_reaper` in kernel/exit.c).
+/// `guard_is_there` is asked when they have been listed: so nobody of the
+/// tree is among them.
+pub fn note_strangers(ours: &[i32], guard_is_there: impl FnOnce() -> bool) {
+    let mut found = children_but(ours);
+    // The guard of an earlier term, should it not have ended yet.
+    found.retain(|child| !is_guard(child));
+    if !found.is_empty() && guard_is_there() {
+        note(found);
+    }
+}
+
+fn children_but(ours: &[i32]) -> Vec<Stat> {
+    let mut children = Vec::new();
+    children_of_self(&mut children);
+    children.retain(|pid| !ours.contains(pid));
+    children.into_iter().filter_map(stat::read).collect()
+}
+
+fn note(found: Vec<Stat>) {
+    let mut noted = STRANGERS.lock().unwrap_or_else(PoisonError::into_inner);
+    // Who is not in this list may only have been hidden by somebody's end.
+    noted.retain(|before| is_there(before) && found.iter().all(|now| now.pid != before.pid));
+    noted.extend(found);
+}
+
+/// Those of them that are there yet.
 pub fn strangers() -> Vec<i32> {
-    let noted = STRANGERS.get().map(Vec::as_slice).unwrap_or_default();
-    let still = noted
-        .iter()
-        .filter(|before| stat::read(before.pid).is_some_and(|now| now.started == before.started));
+    let noted = STRANGERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let still = noted.iter().filter(|before| is_there(before));
     still.map(|stranger| stranger.pid).collect()
+}
+
+fn is_there(before: &Stat) -> bool {
+    stat::read(before.pid).is_some_and(|now| now.started == before.started)
+}
+
+fn is_guard(found: &Stat) -> bool {
+    found.name.as_bytes() == GUARD_NAME.to_bytes()
 }
 
 /// One process of the tree.

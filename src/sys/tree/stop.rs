@@ -4,9 +4,8 @@ use std::collections::HashSet;
 
 use super::children::Lister;
 use super::stat::{self, Stat};
-use super::{Member, Signalled, signal_member};
+use super::{Member, Signalled, is_guard, signal_member};
 use crate::lease::time::BootInstant;
-use crate::sys::role::GUARD_NAME;
 use crate::sys::{clock, process};
 
 /// The most processes that are named.
@@ -69,10 +68,6 @@ pub fn stop_tree(signal: i32, until: BootInstant, init: Option<i32>) -> Stopped 
             return walk.stopped;
         }
     }
-}
-
-fn is_guard(found: &Stat) -> bool {
-    found.name.as_bytes() == GUARD_NAME.to_bytes()
 }
 
 struct Walk {
