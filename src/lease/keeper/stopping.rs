@@ -13,6 +13,11 @@ use crate::lease::time::BootInstant;
 use crate::lease::{HURRY_AFTER, stop_signal_of};
 use crate::wire::{NotStarted, StopReason, WorkerEnd};
 
+/// At the end of a stop the guard kills by itself, and where the tree is large
+/// it is busy for longer than it may take to answer. So long after it the
+/// keeper makes sure; at the deadline, at once.
+const GUARD_FIRST: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Stopping {
     pub(super) tenure: Tenure,
@@ -20,8 +25,8 @@ pub(super) struct Stopping {
     /// How the worker itself has ended.
     worker: Option<WorkerEnd>,
     began: BootInstant,
-    /// When the tree is killed if anything is left of it; `None` once it is.
-    /// The guard does that by itself; this makes sure of it.
+    /// When the guard is told to kill if anything is left of the tree; `None`
+    /// once it is. It does that by itself; this makes sure of it.
     kill_at: Option<BootInstant>,
     /// The row is ours as far as is known, and can be renewed.
     ours: bool,
@@ -69,7 +74,7 @@ impl Stopping {
             Cause::Lost(None) => new.losing(context, out),
             Cause::Worker | Cause::GuardDied => {
                 let patience = context.timing().stop_timeout().min(LEFT_BEHIND_LIMIT);
-                new.kill_at = Some(context.at() + patience);
+                new.kill_at = Some(context.at() + patience + GUARD_FIRST);
             }
         }
         new
@@ -225,7 +230,7 @@ impl Stopping {
         out.push(Command::StopTree { signal, kill_by });
         out.push(Command::Tell(Transition::Stopping(cause.clone())));
         self.signaled = matches!(cause, StopCause::Signal(_));
-        self.kill_at = Some(kill_by);
+        self.kill_at = Some(kill_by + GUARD_FIRST);
         self.cause = Cause::Asked(cause);
     }
 
