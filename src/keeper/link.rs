@@ -24,6 +24,10 @@ const SIGN_OF_LIFE: Duration = Duration::from_millis(250);
 /// does not end.
 const SWEEP_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long the guard of a hook may say nothing. What a hook has started lives
+/// on when its guard is killed, and its own timer ends it in time.
+const HOOK_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What is heard of the guard.
 #[derive(Debug, PartialEq, Eq)]
 pub enum News {
@@ -132,6 +136,8 @@ impl Link {
     pub fn of_hook(guard: GuardProcess) -> Result<Self> {
         let mut link = Self::new(guard)?;
         link.sweeps = false;
+        // Nothing was asked of it yet.
+        link.pulse = Pulse::patient(HOOK_PATIENCE);
         Ok(link)
     }
 
@@ -336,12 +342,18 @@ impl Link {
     }
 
     fn remedy(&self, remedy: Remedy) {
+        let (whose, then) = if self.sweeps {
+            ("the guard", "it is killed, and its tree with it")
+        } else {
+            let then = "it is killed, and the hook with it; what that had started may live on";
+            ("the guard of a hook", then)
+        };
         match remedy {
             Remedy::Wake => {
                 tracing::warn!(
                     event = "guard-stands-still",
                     guard_pid = self.pid(),
-                    "the guard stands still; it is woken"
+                    "{whose} stands still; it is woken"
                 );
                 self.guard.wake();
             }
@@ -349,7 +361,7 @@ impl Link {
                 tracing::error!(
                     event = "guard-killed",
                     guard_pid = self.pid(),
-                    "the guard does not answer; it is killed, and its tree with it"
+                    "{whose} does not answer; {then}"
                 );
                 self.guard.kill();
             }

@@ -71,8 +71,8 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// Of one that can be neither woken nor killed, so that nothing is won by
-    /// haste: `limit` is for every answer.
+    /// Of one that nothing is won with by haste (it can be neither woken nor
+    /// killed, or ends by itself in time): `limit` is for every answer.
     pub fn patient(limit: Duration) -> Self {
         Self {
             wake_after: limit,

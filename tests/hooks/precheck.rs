@@ -1,9 +1,12 @@
 //! `--precheck`: fit to hold, or not.
 
+use std::time::{Duration, Instant};
+
 use crate::support::leasewrap::{events, holder, lease_name};
-use crate::support::proc;
 use crate::support::server::shared;
-use crate::support::wait::{SOON, until_true};
+use crate::support::user::is_root;
+use crate::support::wait::{SOON, until, until_true};
+use crate::support::{proc, sys};
 use crate::{Notes, leasewrap, noted_pid, patient, row, terminate, wait_gone};
 
 #[test]
@@ -169,4 +172,38 @@ fn prechecks_leave_no_zombies() {
         children.len() == 1 && proc::state(children[0]) != Some('Z')
     });
     terminate(holder, 0);
+}
+
+#[test]
+fn a_guard_that_stands_still_is_given_time_and_said_to_leave_something() {
+    if !is_root() {
+        // Who may not look into it cannot hold it.
+        return;
+    }
+    let notes = Notes::new();
+    let command = format!("echo hangs $PPID >> {}; sleep 1000 & wait", notes.word());
+    let leasewrap = leasewrap()
+        .option("--precheck", &command)
+        .sh("echo never")
+        .spawn();
+    let guard = noted_pid(&notes, "hangs");
+    let (let_go, told) = std::sync::mpsc::channel::<()>();
+    let (is_held, held) = std::sync::mpsc::channel();
+    // Whoever is traced belongs to the thread that has begun it.
+    let tracer = std::thread::spawn(move || {
+        is_held.send(sys::hold(guard)).unwrap();
+        let _over = told.recv();
+    });
+    assert!(held.recv().unwrap(), "it stands still");
+    let begun = Instant::now();
+    leasewrap.signal(libc::SIGTERM);
+    let line = until("it is given up", SOON, || {
+        let lines = leasewrap.log();
+        lines.into_iter().find(|line| line.contains("guard-killed"))
+    });
+    assert!(begun.elapsed() >= Duration::from_secs(2), "{line}");
+    assert!(line.contains("may live on"), "{line}");
+    drop(let_go);
+    tracer.join().unwrap();
+    leasewrap.end().code(143);
 }

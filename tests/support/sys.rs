@@ -224,6 +224,17 @@ pub fn kill(pid: i32, signal: c_int) -> bool {
     unsafe { libc::kill(pid, signal) == 0 }
 }
 
+/// Traces a process and holds it, as a debugger does, until this thread ends;
+/// whether it could.
+pub fn hold(pid: i32) -> bool {
+    // SAFETY: numbers; nothing of this process is read or written.
+    unsafe {
+        libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) == 0
+            && libc::ptrace(libc::PTRACE_INTERRUPT, pid, 0, 0) == 0
+            && libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) == pid
+    }
+}
+
 /// Sets the size of the terminal `fd`.
 pub fn resize(fd: c_int, rows: u16, columns: u16) -> bool {
     let size = libc::winsize {
