@@ -310,3 +310,59 @@ impl Record {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use nix::unistd::pipe;
+
+    use super::*;
+    use crate::sys::child::{Forked, fork};
+    use crate::sys::namespace::listen;
+    use crate::sys::process::Change;
+
+    /// In the guard: whether it finds out about a maker that is killed after
+    /// both forks, and before its last word.
+    fn is_refused(maker: &Maker<'_>) -> bool {
+        let ((held, hold), (told, tell)) = (pipe().unwrap(), pipe().unwrap());
+        if let Forked::Parent { .. } = fork().unwrap() {
+            drop((held, tell));
+            return listen(&mut File::from(told), hold).is_err();
+        }
+        // Where there can be no namespace it is refused all the more.
+        if let Ok(way) = maker.enter()
+            && let Ok(init @ 1..) = fork_sibling().inspect(|pid| {
+                if *pid == 0 {
+                    run_init(&held);
+                }
+            })
+        {
+            let _ = nix::unistd::write(&tell, &Record::Init { pid: init, way }.encode());
+            if fork_sibling() == Ok(0) {
+                drop(tell);
+                nix::unistd::pause();
+            }
+        }
+        end_child(0);
+    }
+
+    #[test]
+    fn a_maker_that_is_killed_before_its_last_word_holds_up_nobody() {
+        let maker = Maker::new(0, &[]);
+        // The guard has one thread, and no other children.
+        let guard = match fork().unwrap() {
+            Forked::Parent { child } => child,
+            Forked::Child => end_child(i32::from(!is_refused(&maker))),
+        };
+        let handle = process::pidfd_open(guard).unwrap();
+        let mut waited = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
+        let limit = PollTimeout::try_from(std::time::Duration::from_secs(30)).unwrap();
+        let ended = poll(&mut waited, limit);
+        process::signal(guard, libc::SIGKILL).unwrap();
+        assert_eq!(ended, Ok(1), "in time");
+        assert_eq!(process::reap(guard), Some(Change::Exited(0)));
+    }
+}

@@ -82,8 +82,8 @@ pub(super) fn fork(secret: &[RawFd]) -> std::result::Result<Forked, Refusal> {
     let (told, tell) = pipe()?;
     let guard = std::process::id().cast_signed();
     let maker = Maker::new(guard, secret);
-    let maker = match child::fork().map_err(|error| failed(errno_of(&error)))? {
-        child::Forked::Parent { child } => child,
+    match child::fork().map_err(|error| failed(errno_of(&error)))? {
+        child::Forked::Parent { .. } => {}
         child::Forked::Child => {
             drop(told);
             maker.make(&held, &tell);
@@ -92,18 +92,13 @@ pub(super) fn fork(secret: &[RawFd]) -> std::result::Result<Forked, Refusal> {
             drop((held, hold, tell));
             return Ok(Forked::Child);
         }
-    };
-    drop((held, tell));
-    let made = listen(&mut File::from(told), hold);
-    // It has ended, or is about to; where all went well it is reaped as any
-    // other child, and nobody waits for it.
-    if made.is_err() {
-        reap(maker);
     }
-    made
+    drop((held, tell));
+    listen(&mut File::from(told), hold)
 }
 
-/// What the maker says.
+/// What the maker says. It has ended then, or is about to; where all went well
+/// it is reaped as any other child, and nobody waits for it.
 fn listen(told: &mut File, hold: OwnedFd) -> std::result::Result<Forked, Refusal> {
     let mut init = None;
     let mut next = || {
@@ -134,8 +129,10 @@ fn listen(told: &mut File, hold: OwnedFd) -> std::result::Result<Forked, Refusal
     drop(hold);
     if let Some((init, _)) = init {
         let _ = process::signal(init, libc::SIGKILL);
-        reap(init);
     }
+    // The init ends only after everybody in there was reaped, and that is for
+    // us too: for a worker-to-be of which the maker, killed, did not tell.
+    reap_all();
     Err(why)
 }
 
@@ -163,6 +160,13 @@ impl Namespace {
 fn reap(child: i32) {
     while waitpid(Pid::from_raw(child), Some(WaitPidFlag::__WALL)) == Err(Errno::EINTR) {
         // Once more.
+    }
+}
+
+/// Waits for all children: each ends by itself, or was killed.
+fn reap_all() {
+    while waitpid(None, Some(WaitPidFlag::__WALL)) != Err(Errno::ECHILD) {
+        // One more.
     }
 }
 

@@ -12,11 +12,10 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::pipe2;
 
 use super::maker::Record;
-use super::{Forked, Refusal, Step, enter_mounts, fork, reap};
+use super::{Forked, Refusal, Step, enter_mounts, fork, reap, reap_all};
 use crate::exit;
 use crate::sys::child::{self, Image, end_child};
 use crate::sys::guard_process::THIS_PROGRAM;
@@ -166,9 +165,7 @@ impl ProbeTask {
             let _ = report.write_all(&record.encode());
         });
         // Who was forked for it has ended, or is ending.
-        while waitpid(None, Some(WaitPidFlag::__WALL)) != Err(Errno::ECHILD) {
-            // One more.
-        }
+        reap_all();
     }
 }
 
