@@ -146,11 +146,6 @@ pub const TABLE: Table = Table {
             events: &[&["stop: step-down", "stop: unfit"]],
             why: "the machine finds that in a row and in a precheck's answer; no loop sends it",
         },
-        Impossible {
-            states: &["Acquiring"],
-            events: &[&["fit", "not fit"]],
-            why: "no attempt is made before the precheck has answered",
-        },
     ],
 };
 
