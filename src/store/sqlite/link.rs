@@ -25,7 +25,7 @@ pub(super) enum Failure {
     Locked,
     /// There is no such file, or nothing of ours in it.
     Missing,
-    /// It is the file of the host with this id.
+    /// It is the file of the host whose machines have these ids.
     OtherHost(String),
     /// There is no answer, or none that can be read.
     Unanswered(Unknown),
@@ -233,12 +233,13 @@ async fn identify(
     if cells.there("version")? < super::sql::VERSION {
         return Err(Failure::Missing);
     }
-    let (machine, boot) = (cells.words("machine")?, cells.words("boot")?);
-    if host.may_differ_from(&machine, &boot) {
-        return Err(Failure::OtherHost(machine));
-    }
-    if boot != host.boot || machine != host.machine {
-        send(connection, super::sql::moved_on(host), path, deadline).await?;
+    let (machines, boot) = (cells.words("machine")?, cells.words("boot")?);
+    let Some(known) = host.known_to(&machines, &boot) else {
+        return Err(Failure::OtherHost(machines));
+    };
+    if boot != host.boot || known != machines {
+        let change = super::sql::known(&known, &host.boot, (&machines, &boot));
+        send(connection, change, path, deadline).await?;
     }
     let file = format!("{}.{}", cells.words("file")?, file.inode);
     let incarnation = format!("{file}/{}.{}", host.boot, host.time_namespace);

@@ -8,7 +8,8 @@ create table if not exists lease_schema (
     compatible_from integer not null,
     -- Which file this is: drawn at random when it was made.
     file text not null,
-    -- On which host it was used last, and since which boot.
+    -- On which host it was used last (each of its containers may have a
+    -- machine's id of its own), and since which boot.
     machine text not null,
     boot text not null
 ) strict;

@@ -46,10 +46,15 @@ pub(super) const IDENTIFY: &str =
 pub(super) const FOREIGN: &str = "select name from sqlite_master where type = 'table' and name = 'lease' \
      and not exists (select 1 from sqlite_master where name = 'lease_schema')";
 
-/// The host has booted since.
-pub(super) fn moved_on(host: &Host) -> String {
-    let (machine, boot) = (text(&host.machine), text(&host.boot));
-    format!("update lease_schema set machine = {machine}, boot = {boot}")
+/// The host has booted since, or another one of its containers has come.
+/// Nothing where somebody else was first, whom it would take out again.
+pub(super) fn known(machines: &str, boot: &str, before: (&str, &str)) -> String {
+    let (machines, boot) = (text(machines), text(boot));
+    let (machines_before, boot_before) = (text(before.0), text(before.1));
+    format!(
+        "update lease_schema set machine = {machines}, boot = {boot} \
+         where machine = {machines_before} and boot = {boot_before}"
+    )
 }
 
 /// Makes what is missing, and takes the file for this host. The mode of the
