@@ -14,7 +14,7 @@ use super::{database, say};
 use crate::exit;
 use crate::lease::ids::LeaseName;
 use crate::lease::record::Unknown;
-use crate::store::AnyStore;
+use crate::store::{AnyStore, Store as _};
 
 /// Options of every operator's command.
 #[derive(Debug, Clone, Args)]
@@ -122,6 +122,9 @@ impl AdminArgs {
     }
 }
 
+/// How long a command's end may wait for the store to be closed.
+const CLOSING: Duration = Duration::from_secs(1);
+
 /// Runs `work` with a store whose calls take `limit` at the most.
 pub fn with_store(
     db: DbArgs,
@@ -151,7 +154,10 @@ fn run(
     let name = name.map_err(|error| Failed::usage(error.to_string()))?;
     let done = runtime.block_on(async {
         let store = AnyStore::new(settings, name, crate::sys::clock::now);
-        work(&mut Admins { store, limit }).await
+        let mut admins = Admins { store, limit };
+        let done = work(&mut admins).await;
+        admins.store.close(limit.min(CLOSING)).await;
+        done
     });
     // A look-up of a host's name that hangs is not waited for.
     runtime.shutdown_background();

@@ -134,6 +134,10 @@ impl<S: Store> Store for Metered<S> {
         self.store.get_ready(limit).await;
     }
 
+    async fn close(&mut self, limit: Duration) {
+        self.store.close(limit).await;
+    }
+
     fn because(&mut self, why: &str) {
         self.store.because(why);
     }

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::lease::ids::Incarnation;
 use crate::lease::keeper::event::{Command, Event};
@@ -33,6 +35,9 @@ type Request = (Call, Duration, Option<String>);
 pub struct Calls {
     requests: mpsc::Sender<Request>,
     replies: mpsc::Receiver<Event>,
+    task: JoinHandle<()>,
+    /// Calls under way.
+    awaited: usize,
     /// A check is under way; and another one is wanted after it.
     checking: bool,
     check_again: Option<(Term, Duration)>,
@@ -51,6 +56,9 @@ const READY_IN: u32 = 10;
 /// It takes two round trips, and one that comes too late costs the connection.
 const READY_TAKES: u32 = 4;
 
+/// How long the end may wait for the store to be closed.
+const CLOSING: Duration = Duration::from_millis(500);
+
 impl Calls {
     /// Hands `store` to a task of its own.
     pub fn start<S: Store + 'static>(mut store: S, terms: Terms) -> Self {
@@ -58,7 +66,7 @@ impl Calls {
         let (answer, replies) = mpsc::channel(CALLS);
         let finds_lost_clients = Arc::new(AtomicBool::new(false));
         let finds = Arc::clone(&finds_lost_clients);
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             while let Some((call, limit, why)) = calls.recv().await {
                 if let Some(why) = why {
                     store.because(&why);
@@ -72,13 +80,20 @@ impl Calls {
                 }
                 let ready_in = limit / READY_IN;
                 if calls.is_empty() && took * READY_TAKES < ready_in {
-                    store.get_ready(ready_in).await;
+                    tokio::select! {
+                        biased;
+                        () = answer.closed() => break,
+                        () = store.get_ready(ready_in) => {}
+                    }
                 }
             }
+            store.close(CLOSING).await;
         });
         Self {
             requests,
             replies,
+            task,
+            awaited: 0,
             checking: false,
             check_again: None,
             why: None,
@@ -136,11 +151,29 @@ impl Calls {
         // Full or closed cannot be while the machine keeps to one call at a
         // time (checks leave it its room); were it so, the deadline holds.
         let why = self.why.take();
-        if self.requests.try_send((call, limit, why)).is_err() {
+        if self.requests.try_send((call, limit, why)).is_ok() {
+            self.awaited += 1;
+        } else {
             tracing::error!(
                 event = "call-dropped",
                 "a call to the database found the queue full"
             );
+        }
+    }
+
+    /// Nothing more is called: the store is closed, unless a call is still
+    /// under way, and may hang.
+    pub async fn close(self) {
+        let Self {
+            requests,
+            replies,
+            task,
+            awaited,
+            ..
+        } = self;
+        drop((requests, replies));
+        if awaited == 0 {
+            let _closed_or_not = timeout(CLOSING, task).await;
         }
     }
 
@@ -150,6 +183,7 @@ impl Calls {
         let Some(event) = self.replies.recv().await else {
             return std::future::pending().await;
         };
+        self.awaited = self.awaited.saturating_sub(1);
         if let Event::Checked(_) = event {
             self.checking = false;
             if let Some((term, limit)) = self.check_again.take() {

@@ -263,6 +263,9 @@ where
                 && self.parts_at.is_none_or(|at| clock::now() >= at)
                 && let Some(outcome) = self.outcome.take()
             {
+                // What it watches by has to be closed before.
+                drop(self.watcher);
+                self.calls.close().await;
                 return Ok(outcome);
             }
             self.set_timers()?;

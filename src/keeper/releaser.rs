@@ -17,6 +17,9 @@ use crate::sys::{clock, environment, notify_socket};
 /// What it takes beside the release: a keeper that stands still is given time.
 const REST: Duration = Duration::from_secs(5);
 
+/// How long the end may wait for the store to be closed.
+const CLOSING: Duration = Duration::from_millis(500);
+
 /// Between two attempts at a database that does not answer.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -101,7 +104,7 @@ fn give_back(release: &Release) -> Result<String, String> {
         let begun = clock::now();
         let mut store = AnyStore::new(release.settings.clone(), release.name.clone(), clock::now);
         store.because("the keeper process was killed or stood still");
-        loop {
+        let said = loop {
             let released = match &release.claim {
                 Claim::Nothing => Released::NotOurs,
                 Claim::Attempt(attempt) => store.release_attempt(attempt, release.call_limit).await,
@@ -110,12 +113,12 @@ fn give_back(release: &Release) -> Result<String, String> {
                 }
             };
             match released {
-                Released::Done => return Ok(format!("lease {} was released", release.name)),
+                Released::Done => break Ok(format!("lease {} was released", release.name)),
                 Released::NotOurs => {
-                    return Ok(format!("lease {} was no longer held", release.name));
+                    break Ok(format!("lease {} was no longer held", release.name));
                 }
                 Released::Unknown(unknown) if is_over(begun, release.patience) => {
-                    return Err(format!(
+                    break Err(format!(
                         "no release within {}: {}",
                         Shown(release.patience),
                         unknown.message
@@ -123,7 +126,9 @@ fn give_back(release: &Release) -> Result<String, String> {
                 }
                 Released::Unknown(_) => tokio::time::sleep(PAUSE).await,
             }
-        }
+        };
+        store.close(CLOSING).await;
+        said
     });
     // A look-up of a host's name that hangs is not waited for.
     runtime.shutdown_background();

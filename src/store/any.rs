@@ -97,6 +97,10 @@ impl Store for AnyStore {
         either!(self, store => store.get_ready(limit).await);
     }
 
+    async fn close(&mut self, limit: Duration) {
+        either!(self, store => store.close(limit).await);
+    }
+
     fn because(&mut self, why: &str) {
         either!(self, store => store.because(why));
     }

@@ -127,6 +127,13 @@ pub trait Store: Send {
         async {}
     }
 
+    /// Ends the connection in order, where there is time for it: nothing more
+    /// is called. What is dropped in place of that is not wrong either.
+    fn close(&mut self, limit: Duration) -> impl Future<Output = ()> + Send {
+        let _ = limit;
+        async {}
+    }
+
     /// Why the next acquisition or release is made, for the history: a few
     /// words. They stay until others are given.
     fn because(&mut self, why: &str);
