@@ -18,5 +18,6 @@ mod processes;
 mod rows;
 mod scene;
 mod servers;
+mod sqlite;
 mod stuck;
 mod unanswered;

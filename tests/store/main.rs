@@ -4,5 +4,6 @@ mod bench;
 mod conformance;
 mod postgres;
 mod sqlite;
+mod sqlite_files;
 #[path = "../support/mod.rs"]
 mod support;

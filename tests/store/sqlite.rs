@@ -17,11 +17,11 @@ use crate::bench::{self, Bench, LIMIT, granted, run};
 use crate::conformance;
 use crate::support::run::run as test_run;
 
-fn path() -> PathBuf {
+pub fn path() -> PathBuf {
     test_run().directory("sqlite").join("leases.db")
 }
 
-fn bench_at(path: &Path) -> Bench {
+pub fn bench_at(path: &Path) -> Bench {
     Bench::new(bench::settings(
         &format!("sqlite:{}", path.display()),
         "leasewrap",
@@ -29,7 +29,7 @@ fn bench_at(path: &Path) -> Bench {
 }
 
 /// A lease in a file of its own that is set up.
-fn bench() -> (Bench, PathBuf) {
+pub fn bench() -> (Bench, PathBuf) {
     let path = path();
     let bench = bench_at(&path);
     run(async { bench.store().init(LIMIT).await }).expect("set up");
@@ -55,19 +55,19 @@ mod suite {
 }
 
 /// Somebody with the `sqlite3` tool.
-async fn by_hand(path: &Path) -> SqliteConnection {
+pub async fn by_hand(path: &Path) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(path);
     options.connect().await.expect("open the file")
 }
 
-async fn sql(connection: &mut SqliteConnection, sql: &str) -> Result<(), sqlx::Error> {
+pub async fn sql(connection: &mut SqliteConnection, sql: &str) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(AssertSqlSafe(sql))
         .execute(connection)
         .await
         .map(drop)
 }
 
-async fn refused(bench: &Bench) -> Unknown {
+pub async fn refused(bench: &Bench) -> Unknown {
     match bench.store().observe(LIMIT).await {
         Observed::Unknown(unknown) => unknown,
         other => panic!("it was opened: {other:?}"),

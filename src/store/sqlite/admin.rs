@@ -110,6 +110,7 @@ impl SqliteStore {
         let answer = self
             .call_and_wake(deadline, |store| store.message(change, values))
             .await;
+        self.unmerged |= answer.reply.is_ok();
         answer.reply.map_err(|failure| self.given_up(failure))
     }
 
@@ -254,7 +255,7 @@ impl Admin for SqliteStore {
         {
             // What is open knows a file that is not ours any more.
             Ok(_) => {
-                self.link.close();
+                self.link.close(deadline).await;
                 Ok(true)
             }
             Err(Failure::Missing) => Ok(false),

@@ -58,7 +58,16 @@ impl Store for SqliteStore {
                 store.acquisition(request, deadline.left())
             })
             .await;
-        let acquired = answer.reply.and_then(|rows| acquired(&rows));
+        let mut acquired = answer.reply.and_then(|rows| acquired(&rows));
+        // No worker starts before its holder is in the file itself: whoever
+        // comes after `-wal` was removed finds him there, and watches.
+        if matches!(acquired, Ok(Acquired::Granted(_))) {
+            match self.link.merge(deadline).await {
+                Ok(merged) => self.unmerged |= !merged,
+                // It was taken all the same.
+                Err(failure) => acquired = Err(self.given_up(failure).into()),
+            }
+        }
         let reply = match acquired {
             Ok(acquired) => acquired,
             Err(Failure::Missing) => Acquired::Refused(Refusal::Changed),
@@ -137,6 +146,22 @@ impl Store for SqliteStore {
             }
         }
         last
+    }
+
+    /// What others keep from being merged at once, readers or somebody else
+    /// who merges, is merged later.
+    async fn get_ready(&mut self, limit: Duration) {
+        if self.unmerged {
+            let deadline = Deadline::new(self.clock, limit);
+            // One that takes longer is done all the same.
+            self.unmerged = self.link.merge(deadline).await == Ok(false);
+        }
+    }
+
+    /// So that what is beside the file is not left there: people delete that.
+    async fn close(&mut self, limit: Duration) {
+        self.get_ready(limit).await;
+        self.link.close(Deadline::new(self.clock, limit)).await;
     }
 
     fn because(&mut self, why: &str) {

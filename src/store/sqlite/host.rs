@@ -1,10 +1,7 @@
-//! Which host, boot and file this is.
+//! Which host and boot this is.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-
-use nix::sys::statfs::{self, FsType};
 
 use crate::lease::record::{Fault, Unknown};
 
@@ -66,74 +63,6 @@ impl Host {
     }
 }
 
-/// What a file is known by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileId {
-    device: u64,
-    /// Kept over reboots, where the device need not be.
-    pub inode: u64,
-}
-
-/// Whether there is a file at `path`, and which. It is never opened for that:
-/// closing it would drop SQLite's locks on it (`fcntl_locking(2)`).
-pub(super) fn file(path: &Path) -> Result<Option<FileId>, Unknown> {
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => Ok(Some(FileId {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-        })),
-        Ok(_) => Err(wrong(format!("{} is no file; name a file", path.display()))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            directory(path)?;
-            Ok(None)
-        }
-        Err(error) => Err(wrong(format!(
-            "{} cannot be looked at: {error}",
-            path.display()
-        ))),
-    }
-}
-
-/// The directory must be there, and of this host: locks do not hold, and
-/// boot clocks are not the same, over a network.
-pub(super) fn directory(path: &Path) -> Result<(), Unknown> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let found = statfs::statfs(directory).map_err(|error| {
-        let shown = directory.display();
-        wrong(format!(
-            "the directory {shown} cannot be used: {error}; create it first"
-        ))
-    })?;
-    let Some(kind) = network(found.filesystem_type()) else {
-        return Ok(());
-    };
-    Err(wrong(format!(
-        "{} is on {kind}, where SQLite's locks are not reliable and other hosts may be at work; \
-         name a file on a local disk, or use PostgreSQL",
-        path.display()
-    )))
-}
-
-/// What kind of network file system it is (`statfs(2)`), or may be: what FUSE
-/// keeps where cannot be told.
-fn network(kind: FsType) -> Option<&'static str> {
-    // The type's width differs between C libraries.
-    Some(match kind.0 as u64 & 0xffff_ffff {
-        0x6969 => "NFS",
-        0x517b | 0xff53_4d42 | 0xfe53_4d42 => "SMB",
-        0x0102_1997 => "9p",
-        0x6573_5546 => "FUSE",
-        0x00c3_6400 => "Ceph",
-        0x0bd0_0bd0 => "Lustre",
-        0x4750_4653 => "GPFS",
-        0x5346_414f | 0x6b41_4653 => "AFS",
-        0x0116_1970 => "GFS2",
-        0x7461_636f => "OCFS2",
-        0x7375_7245 => "Coda",
-        _ => return None,
-    })
-}
-
 /// Something that does not become right by waiting.
 pub(super) fn wrong(message: String) -> Unknown {
     Unknown {
@@ -179,22 +108,5 @@ mod tests {
         assert_eq!(known.split(' ').count(), MACHINES);
         assert!(known.starts_with("a g0 ") && known.ends_with(" g99"));
         assert!(host("a", "2").known_to(&known, "1").is_some());
-    }
-
-    #[test]
-    fn network_file_systems_are_known() {
-        assert_eq!(network(FsType(0x6969)), Some("NFS"));
-        // ext4, overlayfs, tmpfs, btrfs.
-        for local in [0xef53, 0x794c_7630, 0x0102_1994, 0x9123_683e] {
-            assert_eq!(network(FsType(local)), None);
-        }
-    }
-
-    #[test]
-    fn a_missing_directory_is_told() {
-        let error = file(Path::new("/nowhere/at/all.db")).expect_err("it is not there");
-        assert!(error.message.contains("/nowhere/at") && error.fault == Fault::Final);
-        assert!(file(Path::new("/")).is_err());
-        assert_eq!(file(Path::new("/proc-of-none.db")), Ok(None));
     }
 }

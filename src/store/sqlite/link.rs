@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow, SqliteSynchronous};
-use sqlx::{ConnectOptions, Row};
-use tokio::time::timeout;
+use sqlx::{ConnectOptions, Connection as _, Row};
+use tokio::time::{sleep, timeout};
 
-use super::host::{self, FileId, Host, wrong};
+use super::files::{self, Files};
+use super::host::{Host, wrong};
 use crate::lease::record::{Fault, Unknown};
 use crate::store::columns::{Columns, unreadable};
 use crate::store::deadline::Deadline;
@@ -27,6 +28,9 @@ pub(super) enum Failure {
     Missing,
     /// It is the file of the host whose machines have these ids.
     OtherHost(String),
+    /// Files were removed, or others put in their place: what was written
+    /// since, nobody finds.
+    Replaced,
     /// There is no answer, or none that can be read.
     Unanswered(Unknown),
 }
@@ -47,6 +51,10 @@ impl Failure {
                 fault: Fault::Transient,
                 message: format!("{path}: another process keeps the file locked"),
             },
+            Self::Replaced => Unknown {
+                fault: Fault::Transient,
+                message: format!("{path}: it, its -wal or its -shm was removed or replaced"),
+            },
             Self::OtherHost(machine) => wrong(format!(
                 "{path}: it is the file of another host (machine {machine}); a file works on one \
                  host alone. Name another one, or run `leasewrap init` if it was moved here for good"
@@ -66,7 +74,8 @@ pub(super) struct Link {
 
 struct Open {
     connection: SqliteConnection,
-    file: FileId,
+    /// As long as these are there, others see what this connection does.
+    files: Files,
     identity: Identity,
 }
 
@@ -101,62 +110,78 @@ impl Link {
         self.open.as_ref().map(|open| &open.identity)
     }
 
-    pub(super) fn close(&mut self) {
-        self.open = None;
+    /// Which files are open.
+    pub(super) fn files(&self) -> Option<&Files> {
+        self.open.as_ref().map(|open| &open.files)
+    }
+
+    /// Whether what is open is what anybody finds who comes next.
+    fn is_current(&self) -> Result<bool, Unknown> {
+        Ok(match &self.open {
+            Some(open) => Files::at(&self.path)?.as_ref() == Some(&open.files),
+            None => false,
+        })
     }
 
     /// Opens the file, unless it is open; it is left when another one has
-    /// taken its place, since whoever comes next uses that.
+    /// taken its place, or that of what SQLite has beside it, since whoever
+    /// comes next uses that.
     pub(super) async fn connect(&mut self, deadline: Deadline) -> Result<&Identity, Failure> {
-        let there = host::file(&self.path)?;
-        if self
-            .open
-            .as_ref()
-            .is_some_and(|open| Some(open.file) != there)
-        {
-            self.open = None;
+        if !self.is_current()? {
+            self.close(deadline).await;
         }
         let open = match self.open.take() {
             Some(open) => open,
-            None => {
-                let file = there.ok_or(Failure::Missing)?;
-                self.open(file, deadline).await?
-            }
+            None => self.open(deadline).await?,
         };
         Ok(&self.open.insert(open).identity)
     }
 
-    async fn open(&self, file: FileId, deadline: Deadline) -> Result<Open, Failure> {
-        let mut connection = self.raw(Make::Never, deadline).await?;
-        let host = Host::read()?;
-        let identity = identify(&mut connection, &self.path, file, &host, deadline).await?;
-        Ok(Open {
-            connection,
-            file,
-            identity,
-        })
+    /// Opens it, once nothing else of this process is in the way.
+    async fn open(&self, deadline: Deadline) -> Result<Open, Failure> {
+        loop {
+            let opened = self.try_open(deadline).await;
+            let pause = Duration::from_millis(rand::random_range(2..=20));
+            if !matches!(opened, Err(Failure::Replaced)) || pause >= deadline.left() {
+                return opened;
+            }
+            sleep(pause).await;
+        }
     }
 
-    /// A connection, whatever is in the file.
-    pub(super) async fn raw(
-        &self,
-        make: Make,
-        deadline: Deadline,
-    ) -> Result<SqliteConnection, Failure> {
-        host::directory(&self.path)?;
-        let options = SqliteConnectOptions::new()
-            .filename(&self.path)
-            .create_if_missing(make == Make::IfMissing)
-            // Every commit is on the disk.
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(patience(deadline))
-            .thread_name(|_| "lw-sqlite".to_owned())
-            .disable_statement_logging();
-        match timeout(deadline.left(), options.connect()).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(failure(&error, &self.path)),
-            Err(_elapsed) => Err(no_answer(&self.path).into()),
+    async fn try_open(&self, deadline: Deadline) -> Result<Open, Failure> {
+        let before = Files::at(&self.path)?.ok_or(Failure::Missing)?;
+        if before.has_strays()? {
+            return Err(Failure::Replaced);
         }
+        let path = files::usable(&self.path)?;
+        let mut connection = raw(&path, Make::Never, deadline).await?;
+        let host = Host::read()?;
+        let found = identify(&mut connection, &self.path, &host, deadline).await;
+        // From here on they stay the same ones. Before, they may have changed,
+        // and what was read can be of files that do not belong together.
+        let files = Files::at(&self.path)?.ok_or(Failure::Missing)?;
+        let is_sound = files.path == path
+            && files.database == before.database
+            && match &found {
+                Ok(found) => files.are_open()? && files.hold(found.wal)?,
+                Err(_) => !files.has_strays()?,
+            };
+        if !is_sound {
+            close(connection, deadline).await;
+            return Err(Failure::Replaced);
+        }
+        let found = found?;
+        if let Some(change) = found.change {
+            send(&mut connection, change, &self.path, deadline).await?;
+        }
+        let file = format!("{}.{}", found.file, files.database.inode);
+        let incarnation = format!("{file}/{}.{}", host.boot, host.time_namespace);
+        Ok(Open {
+            connection,
+            files,
+            identity: Identity { file, incarnation },
+        })
     }
 
     /// Sends a message. The connection stays only where all of it succeeded:
@@ -166,16 +191,60 @@ impl Link {
             return Err(Failure::Missing);
         };
         let rows = send(&mut open.connection, sql, &self.path, deadline).await?;
-        // Written to a file that nobody finds any more: that does not count.
-        if host::file(&self.path)? != Some(open.file) {
-            return Err(Failure::Unanswered(Unknown {
-                fault: Fault::Transient,
-                message: format!("{}: the file was replaced", self.path.display()),
-            }));
-        }
         self.open = Some(open);
+        // Written to files that nobody finds any more: that does not count.
+        if !self.is_current()? {
+            self.close(deadline).await;
+            return Err(Failure::Replaced);
+        }
         Ok(rows)
     }
+
+    /// Puts what was committed into the file itself ([`super::sql::MERGE`]);
+    /// whether nothing is left to be put there.
+    pub(super) async fn merge(&mut self, deadline: Deadline) -> Result<bool, Failure> {
+        // What nobody finds must not come into what others use.
+        if !self.is_current()? {
+            return Err(Failure::Replaced);
+        }
+        let rows = self.send(super::sql::MERGE.to_owned(), deadline).await?;
+        let cells = last(&rows)?;
+        Ok(!cells.flag("busy")? && cells.there("checkpointed")? >= cells.there("log")?)
+    }
+
+    /// Closes the file. The last one of all removes what is beside it.
+    pub(super) async fn close(&mut self, deadline: Deadline) {
+        if let Some(open) = self.open.take() {
+            close(open.connection, deadline).await;
+        }
+    }
+}
+
+/// A connection to the file at `path`, whatever is in it.
+pub(super) async fn raw(
+    path: &Path,
+    make: Make,
+    deadline: Deadline,
+) -> Result<SqliteConnection, Failure> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(make == Make::IfMissing)
+        // Every commit is on the disk.
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(patience(deadline))
+        .thread_name(|_| "lw-sqlite".to_owned())
+        .disable_statement_logging();
+    match timeout(deadline.left(), options.connect()).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(failure(&error, path)),
+        Err(_elapsed) => Err(no_answer(path).into()),
+    }
+}
+
+/// Closes a connection, and waits for it. One that is dropped is open for a
+/// while yet, and one that does not answer stays so.
+pub(super) async fn close(connection: SqliteConnection, deadline: Deadline) {
+    let _closed_or_not = timeout(deadline.left(), connection.close()).await;
 }
 
 /// How long SQLite waits for others: it gives up before we do, so that its
@@ -204,24 +273,31 @@ pub(super) async fn send(
     }
 }
 
-/// Looks at the file: whether it is ours, of this host, and which one.
+/// What a file says.
+struct Found {
+    /// Which one it is.
+    file: String,
+    /// What is to be changed in it.
+    change: Option<String>,
+    /// Frames that must be in `-wal`, where any must, and the size of a page.
+    wal: Option<(i64, i64)>,
+}
+
+/// Looks at the file, whether it is ours and of this host.
 async fn identify(
     connection: &mut SqliteConnection,
     path: &Path,
-    file: FileId,
     host: &Host,
     deadline: Deadline,
-) -> Result<Identity, Failure> {
+) -> Result<Found, Failure> {
     let rows = match send(connection, super::sql::IDENTIFY.to_owned(), path, deadline).await {
         Err(Failure::Missing) => return Err(foreign_or_missing(connection, path, deadline).await),
         rows => rows?,
     };
-    let cells = rows
-        .iter()
-        .flatten()
-        .map(Cells)
-        .next_back()
-        .ok_or(Failure::Missing)?;
+    // The first one sets the limit.
+    let mut answers = rows.iter().skip(1).map(|rows| rows.last().map(Cells));
+    let mut answer = || answers.next().flatten().ok_or(Failure::Missing);
+    let (cells, log) = (answer()?, answer()?);
     if cells.there("compatible_from")? > super::sql::VERSION {
         return Err(wrong(format!(
             "{}: it was upgraded by a newer leasewrap that older ones cannot work with; use that \
@@ -237,13 +313,14 @@ async fn identify(
     let Some(known) = host.known_to(&machines, &boot) else {
         return Err(Failure::OtherHost(machines));
     };
-    if boot != host.boot || known != machines {
-        let change = super::sql::known(&known, &host.boot, (&machines, &boot));
-        send(connection, change, path, deadline).await?;
-    }
-    let file = format!("{}.{}", cells.words("file")?, file.inode);
-    let incarnation = format!("{file}/{}.{}", host.boot, host.time_namespace);
-    Ok(Identity { file, incarnation })
+    let change = (boot != host.boot || known != machines)
+        .then(|| super::sql::known(&known, &host.boot, (&machines, &boot)));
+    let (frames, merged) = (log.there("log")?, log.there("checkpointed")?);
+    Ok(Found {
+        file: cells.words("file")?,
+        change,
+        wal: (frames > merged).then_some((frames, cells.there("page_size")?)),
+    })
 }
 
 /// There is no `lease_schema`: nothing of ours, or somebody else's.

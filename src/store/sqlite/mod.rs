@@ -7,7 +7,9 @@
 //! database, which is touched after every change that concerns them.
 
 mod admin;
+mod bell;
 mod calls;
+mod files;
 mod host;
 mod link;
 mod selftest;
@@ -69,6 +71,8 @@ pub struct SqliteStore {
     clock: Clock,
     why: String,
     seen_time: Option<SeenTime>,
+    /// What others must find is in `-wal` alone.
+    unmerged: bool,
 }
 
 impl SqliteStore {
@@ -80,6 +84,7 @@ impl SqliteStore {
             clock,
             why: String::new(),
             seen_time: None,
+            unmerged: false,
         }
     }
 
@@ -107,8 +112,10 @@ impl SqliteStore {
         build: impl FnOnce(&Self) -> String,
     ) -> Timed<Result<Rows, Failure>> {
         let answer = self.call(deadline, build).await;
-        if answer.reply.is_ok() {
-            watch::wake(self.link.path());
+        if answer.reply.is_ok()
+            && let Some(files) = self.link.files()
+        {
+            bell::wake(&files.path, deadline.left()).await;
         }
         answer
     }
@@ -142,11 +149,13 @@ impl SqliteStore {
             Err(Failure::Missing | Failure::OtherHost(_)) => {}
             Err(failure) => return Err(failure),
         }
-        let mut connection = self.link.raw(Make::IfMissing, deadline).await?;
+        let path = files::usable(self.link.path())?;
+        let mut connection = link::raw(&path, Make::IfMissing, deadline).await?;
         let host = Host::read()?;
         let sql = sql::creation(&host);
         link::send(&mut connection, sql, self.link.path(), deadline).await?;
-        watch::wake(self.link.path());
+        link::close(connection, deadline).await;
+        bell::wake(&path, deadline.left()).await;
         Ok(())
     }
 }

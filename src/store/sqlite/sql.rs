@@ -38,9 +38,13 @@ pub(super) fn message(sql: &str, values: &Values<'_>) -> String {
     fill(&composed, values)
 }
 
-/// Which file it is, and whose. One row.
-pub(super) const IDENTIFY: &str =
-    "select version, compatible_from, file, machine, boot from lease_schema";
+/// Which file it is, and whose: one row. And how much `-shm` says there is in
+/// `-wal`: one row, and nothing is done.
+pub(super) const IDENTIFY: &str = "
+select version, compatible_from, file, machine, boot, page_size
+from lease_schema, pragma_page_size;
+pragma wal_checkpoint(noop);
+";
 
 /// A row where somebody else's table is in the way.
 pub(super) const FOREIGN: &str = "select name from sqlite_master where type = 'table' and name = 'lease' \
@@ -68,8 +72,12 @@ pub(super) fn creation(host: &Host) -> String {
             ("boot", &text(&host.boot)),
         ],
     );
-    format!("pragma journal_mode = wal;\nbegin immediate;\n{schema}\ncommit;")
+    format!("pragma journal_mode = wal;\nbegin immediate;\n{schema}\ncommit;\n{MERGE}")
 }
+
+/// Puts what was committed into the file itself, waiting for nobody: until
+/// then it is beside it, in `-wal`, and gone when somebody removes that.
+pub(super) const MERGE: &str = "pragma wal_checkpoint(passive)";
 
 /// Removes the tables.
 pub(super) const DROP: &str = "

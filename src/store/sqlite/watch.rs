@@ -1,21 +1,21 @@
-//! Wakes whoever waits for a lease in a file: inotify on a small file beside
-//! it, which every leasewrap opens for writing and closes once it has
-//! committed a change that concerns others. (The database's own files change
-//! before a commit can be seen, and at every renewal.)
+//! Wakes whoever waits for a lease in a file: inotify on the bell
+//! ([`super::bell`]), and on the database's files for being replaced.
 
-use std::fs::{File, OpenOptions};
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io::{Error, ErrorKind, Result as IoResult};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use tokio::net::unix::pipe::Receiver;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
+use super::files::{self, FileId, Files};
 use super::link::{Failure, Link, last};
-use super::sql;
+use super::{bell, sql};
 use crate::lease::ids::LeaseName;
 use crate::lease::record::{Fault, Unknown};
 use crate::store::columns::Columns;
@@ -33,27 +33,6 @@ const LIMIT: Duration = Duration::from_secs(2);
 const REPLACED: AddWatchFlags = AddWatchFlags::IN_DELETE_SELF
     .union(AddWatchFlags::IN_MOVE_SELF)
     .union(AddWatchFlags::IN_ATTRIB);
-
-/// The file by which others are woken.
-fn bell(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wake");
-    name.into()
-}
-
-fn ring(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(bell(path))
-}
-
-/// Tells all watchers to look (`IN_CLOSE_WRITE`). Where that fails they poll.
-pub(super) fn wake(path: &Path) {
-    if let Err(error) = ring(path) {
-        tracing::debug!(%error, "cannot open the file that wakes others");
-    }
-}
 
 /// Watches a lease in a file.
 pub struct SqliteWatch {
@@ -135,40 +114,80 @@ impl Watcher {
     }
 
     /// Watches until the files are replaced.
-    async fn watch(&mut self) -> std::io::Result<()> {
+    async fn watch(&mut self) -> IoResult<()> {
         let queue = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        ring(self.link.path())?;
-        let heard = AddWatchFlags::IN_CLOSE_WRITE | REPLACED;
-        let bell = queue.add_watch(&bell(self.link.path()), heard)?;
-        // Before there is a database its making rings the bell.
-        let database = queue.add_watch(self.link.path(), REPLACED).ok();
+        let path = files::resolve(self.link.path());
+        let path = path.map_err(|unknown| Error::other(unknown.message))?;
+        let bell = listen(&queue, &path).await?;
+        let mut before = self.look().await;
+        // While it is open, what is beside it stays the same. Before there is
+        // a database its making rings the bell.
+        let watched = self.link.files().cloned();
+        for path in watched.iter().flat_map(Files::paths) {
+            match queue.add_watch(&path, REPLACED) {
+                // Seen below.
+                Err(Errno::ENOENT) => {}
+                added => drop(added?),
+            }
+        }
         // For tokio it is like the end of a pipe: something to wait for and read.
         let queue = Receiver::from_owned_fd_unchecked(queue.into())?;
-        let mut before = self.look().await;
         self.mailbox.put(Notice::Connected);
         let mut buffer = [0; 64 * EVENT_BYTES];
+        let mut gone = false;
         loop {
-            queue.readable().await?;
+            if gone || self.is_elsewhere(&path, &bell, watched.as_ref()) {
+                // All that this process has open must be closed before it
+                // opens the new ones.
+                self.link.close(Deadline::new(self.clock, LIMIT)).await;
+                self.mailbox.put(Notice::Changed(None));
+                return Ok(());
+            }
+            match timeout(PAUSE, queue.readable()).await {
+                Ok(ready) => ready?,
+                // What could not be opened may be watched now.
+                Err(_elapsed) if watched.is_none() => {
+                    before = self.look().await;
+                    continue;
+                }
+                Err(_elapsed) => continue,
+            }
             let count = match queue.try_read(&mut buffer) {
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
                 Err(error) => return Err(error),
             };
             let (events, _) = buffer[..count].as_chunks();
-            let replaced = events.iter().map(Event::of).any(|event| {
-                let gone = REPLACED | AddWatchFlags::IN_IGNORED;
-                event.watch != bell.as_raw() || event.mask.intersects(gone)
-            });
+            let rung = |event: Event| {
+                let bell = event.watch == bell.watch.as_raw();
+                (bell && !event.mask.intersects(REPLACED))
+                    || event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW)
+            };
+            // The next file may have the number of one that is gone.
+            let ignored = |event: Event| event.mask.contains(AddWatchFlags::IN_IGNORED);
+            gone = events.iter().map(Event::of).any(ignored);
+            // Root's connections touch what is beside the database; that is
+            // no change.
+            let touched = watched.is_some() && !events.iter().map(Event::of).any(rung);
+            if gone || touched || self.is_elsewhere(&path, &bell, watched.as_ref()) {
+                continue;
+            }
             let now = self.look().await;
             // What cannot be read may be anything.
-            if now.is_err() || now != before || replaced {
+            if now.is_err() || now != before {
                 self.mailbox.put(Notice::Changed(None));
-            }
-            if replaced || (database.is_none() && self.link.identity().is_some()) {
-                return Ok(());
             }
             before = now;
         }
+    }
+
+    /// Whether others are not where is watched.
+    fn is_elsewhere(&self, path: &Path, bell: &Bell, watched: Option<&Files>) -> bool {
+        let there = match watched {
+            Some(files) => Files::at(self.link.path()).is_ok_and(|now| now.as_ref() == Some(files)),
+            None => self.link.files().is_none(),
+        };
+        !there || FileId::at(&bell::of(path)) != Some(bell.file)
     }
 
     /// What a watcher compares.
@@ -184,4 +203,34 @@ impl Watcher {
         let rows = self.link.send(message, deadline).await?;
         last(&rows)?.words("watched")
     }
+}
+
+/// The bell as it is listened to.
+struct Bell {
+    watch: WatchDescriptor,
+    file: FileId,
+}
+
+/// Listens to the bell of the database at `path`. It is rung where it has to
+/// be made: listening needs no right to write to it.
+async fn listen(queue: &Inotify, path: &Path) -> IoResult<Bell> {
+    let bell = bell::of(path);
+    let heard = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_DONT_FOLLOW | REPLACED;
+    let watch = match queue.add_watch(&bell, heard) {
+        Err(Errno::ENOENT) => {
+            bell::ring(path, LIMIT).await?;
+            queue.add_watch(&bell, heard)
+        }
+        added => added,
+    };
+    let watch = watch?;
+    let metadata = fs::symlink_metadata(&bell)?;
+    if !metadata.is_file() {
+        let shown = bell.display();
+        return Err(Error::other(format!(
+            "{shown} is no regular file; remove it"
+        )));
+    }
+    let file = FileId::of(&metadata);
+    Ok(Bell { watch, file })
 }

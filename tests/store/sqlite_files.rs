@@ -1,0 +1,224 @@
+//! The files that SQLite and leasewrap have of a database: by which name, beside
+//! it, and whose.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use leasewrap::lease::record::Fault;
+use leasewrap::store::admin::Admin;
+use leasewrap::store::{Notice, Store, Watch};
+use tokio::time::timeout;
+
+use crate::bench::{LIMIT, granted, run};
+use crate::sqlite::{bench, bench_at, by_hand, path, refused, sql};
+use crate::support::run::run as test_run;
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    format!("{}{suffix}", path.display()).into()
+}
+
+/// What lies beside the file while somebody has it open, or was killed.
+fn rest(path: &Path) -> Vec<PathBuf> {
+    let rest = ["-wal", "-shm"].map(|suffix| beside(path, suffix));
+    rest.into_iter().filter(|path| path.exists()).collect()
+}
+
+async fn told(watch: &mut impl Watch) -> Notice {
+    timeout(LIMIT, watch.next())
+        .await
+        .expect("a notice in time")
+}
+
+#[test]
+fn a_file_with_two_names_is_refused() {
+    let (bench, path) = bench();
+    run(async {
+        let mut one = bench.contender("one");
+        let (term, _) = one.take(0).await;
+        let second = beside(&path, "-second");
+        fs::hard_link(&path, &second).expect("linked");
+        for bench in [&bench, &bench_at(&second)] {
+            let said = refused(bench).await;
+            assert!(
+                said.fault == Fault::Final && said.message.contains("2 names"),
+                "{said:?}"
+            );
+            let init = bench.store().init(LIMIT).await.expect_err("it must stay");
+            assert_eq!(init.message, said.message);
+        }
+        // Nobody else can have come by another name.
+        granted(one.renew(&term).await);
+        fs::remove_file(&second).expect("removed");
+        assert_eq!(bench.contender("two").record(0).await.token, term.token);
+    });
+}
+
+#[test]
+fn a_symbolic_link_is_the_file_that_it_leads_to() {
+    let path = path();
+    let link = test_run().directory("sqlite-link").join("link.db");
+    symlink(&path, &link).expect("linked");
+    let by_link = bench_at(&link);
+    run(async {
+        let mut watch = by_link.store().watch();
+        assert_eq!(told(&mut watch).await, Notice::Connected);
+        let mut one = bench_at(&path).contender("one");
+        one.store.init(LIMIT).await.expect("set up");
+        assert!(matches!(
+            told(&mut watch).await,
+            Notice::Changed(_) | Notice::Connected
+        ));
+        assert!(beside(&path, "-wake").exists() && !beside(&link, "-wake").exists());
+        // Somewhere else, it is another file.
+        let mut two = by_link.contender("two");
+        let before = two.observe().await.server.incarnation;
+        let elsewhere = self::path();
+        bench_at(&elsewhere)
+            .store()
+            .init(LIMIT)
+            .await
+            .expect("set up");
+        let next = link.with_extension("next");
+        symlink(&elsewhere, &next).expect("linked");
+        fs::rename(&next, &link).expect("turned");
+        assert_ne!(two.observe().await.server.incarnation, before);
+    });
+}
+
+/// Those of one process have to be closed before it opens new ones: it would
+/// read these by what it still has of the old.
+#[test]
+fn what_is_beside_the_file_is_made_anew() {
+    for suffixes in [&["-wal", "-shm"][..], &["-wal"], &["-shm"]] {
+        let (bench, path) = bench();
+        run(async {
+            let mut one = bench.contender("one");
+            let (term, _) = one.take(0).await;
+            one.store.get_ready(LIMIT).await;
+            let renewed = one.renewed(&term).await;
+            let mut watch = bench.store().watch();
+            assert_eq!(told(&mut watch).await, Notice::Connected);
+            for suffix in suffixes {
+                fs::remove_file(beside(&path, suffix)).expect("removed");
+            }
+            let noticed = told(&mut watch).await;
+            assert!(
+                matches!(noticed, Notice::Changed(_) | Notice::Connected),
+                "{suffixes:?}: {noticed:?}"
+            );
+            let again = one.renewed(&term).await;
+            assert_eq!(rest(&path).len(), 2, "{suffixes:?}");
+            // The last one to close what was removed has merged it.
+            assert_eq!(again.revision.0, renewed.revision.0 + 1);
+            let seen = bench.contender("two").record(0).await;
+            assert_eq!(seen.revision, again.revision);
+        });
+    }
+}
+
+#[test]
+fn what_is_left_beside_the_file_may_be_deleted() {
+    let (bench, path) = bench();
+    assert!(rest(&path).is_empty(), "init has closed it");
+    run(async {
+        let mut one = bench.contender("one");
+        let (term, _) = one.take(0).await;
+        one.store.get_ready(LIMIT).await;
+        // As after a crash.
+        let left = test_run().directory("sqlite-left").join("leases.db");
+        fs::copy(&path, &left).expect("copied");
+        let seen = bench_at(&left)
+            .store()
+            .status(Some(&bench.name), LIMIT)
+            .await;
+        let seen = seen.expect("it can be read").value;
+        assert_eq!(seen[0].slots[0].record.token, term.token);
+        let name = bench.name.clone();
+        one.store.pause(&name, "", LIMIT).await.expect("paused");
+        one.store.close(LIMIT).await;
+        assert!(rest(&path).is_empty());
+        let seen = bench.store().status(Some(&bench.name), LIMIT).await;
+        assert!(seen.expect("it can be read").value[0].paused.is_some());
+    });
+}
+
+#[test]
+fn containers_of_the_host_leave_it_its_file() {
+    let own = fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let own = own.trim();
+    if own.is_empty() {
+        // A host that has no name cannot tell.
+        return;
+    }
+    let (bench, path) = bench();
+    run(async {
+        let mut other = by_hand(&path).await;
+        let machines = async || {
+            let mut look = by_hand(&path).await;
+            let row: (String,) = sqlx::query_as("select machine from lease_schema")
+                .fetch_one(&mut look)
+                .await
+                .expect("asked");
+            row.0
+        };
+        assert_eq!(machines().await, own);
+        // One of them has made it, and the host comes in the same boot.
+        let container = "update lease_schema set machine = 'abcdef'";
+        sql(&mut other, container).await.expect("changed");
+        bench.contender("one").take(0).await;
+        assert_eq!(machines().await, format!("abcdef {own}"));
+        let reboot = "update lease_schema set boot = 'an earlier one'";
+        sql(&mut other, reboot).await.expect("changed");
+        bench.contender("two").observe().await;
+        assert_eq!(machines().await, format!("{own} abcdef"));
+    });
+}
+
+#[test]
+fn a_bell_that_is_none_holds_nobody_up() {
+    let (bench, path) = bench();
+    let fifo = beside(&path, "-fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("made");
+    run(async {
+        let mut watch = bench.store().watch();
+        assert_eq!(told(&mut watch).await, Notice::Connected);
+        fs::rename(&fifo, beside(&path, "-wake")).expect("put there");
+        let mut one = bench.contender("one");
+        let (term, grant) = one.take(0).await;
+        one.release(&term, &grant).await;
+        let said = loop {
+            match told(&mut watch).await {
+                Notice::Unavailable(said) => break said.message,
+                Notice::Changed(_) | Notice::Connected => {}
+            }
+        };
+        assert!(said.contains("-wake is no regular file"), "{said}");
+    });
+}
+
+#[test]
+fn whoever_may_write_to_the_file_may_ring() {
+    let (bench, path) = bench();
+    let bell = beside(&path, "-wake");
+    let mode = |path: &Path, mode: u32| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+    };
+    mode(&path, 0o660);
+    mode(&bell, 0o600);
+    run(async {
+        let mut watch = bench.store().watch();
+        assert_eq!(told(&mut watch).await, Notice::Connected);
+        let mut one = bench.contender("one");
+        let (term, grant) = one.take(0).await;
+        assert_eq!(told(&mut watch).await, Notice::Changed(None));
+        let metadata = fs::metadata(&bell).expect("it is there");
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o660);
+        // Of one that is made anew, too; nobody hears the old one any more.
+        fs::remove_file(&bell).expect("removed");
+        one.release(&term, &grant).await;
+        while told(&mut watch).await != Notice::Connected {}
+        let metadata = fs::metadata(&bell).expect("it is there");
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o660);
+    });
+}
