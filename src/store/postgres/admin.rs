@@ -44,10 +44,11 @@ left join :schema.lease_pause p on p.name = n.name
 order by n.name, l.slot;
 select :session_mark, a.application_name as application,
     coalesce(host(a.client_addr), 'local') as client,
-    (extract(epoch from a.backend_start) * 1000)::bigint as since_ms
+    (extract(epoch from a.backend_start) * 1000)::bigint as since_ms,
+    a.query = '<insufficient privilege>' as hidden
 from (values (1)) one left join pg_stat_activity a
 on a.application_name like 'leasewrap %' and a.datname = current_database()
-    and starts_with(a.query, :poll)
+    and (starts_with(a.query, :poll) or a.query = '<insufficient privilege>')
 order by a.backend_start;
 ";
 
@@ -334,7 +335,8 @@ fn statuses(rows: &Rows, pooled: bool) -> Result<Seen<Vec<LeaseStatus>>, Failure
 }
 
 /// Sessions by their `application_name`, which Postgres cuts at 63 bytes and
-/// keeps in ASCII: for other names it is not known.
+/// keeps in ASCII: for other names it is not known, nor where one of them is
+/// another role's, of which we may not see what it does (`pg_read_all_stats`).
 fn standbys(rows: &Rows, name: &LeaseName) -> Result<Option<Vec<Standby>>, Failure> {
     let application = format!("leasewrap {name}");
     if application.len() > 63 || !application.is_ascii() {
@@ -343,6 +345,9 @@ fn standbys(rows: &Rows, name: &LeaseName) -> Result<Option<Vec<Standby>>, Failu
     let mut standbys = Vec::new();
     for cells in of_statement(rows, 1) {
         if cells.text("application")?.as_deref() == Some(&application) {
+            if cells.flag("hidden")? {
+                return Ok(None);
+            }
             standbys.push(Standby {
                 from: cells.words("client")?,
                 since: cells.time("since_ms")?,

@@ -1,11 +1,13 @@
 //! Who is seen standing by.
 
-use leasewrap::store::Store;
 use leasewrap::store::admin::Admin;
+use leasewrap::store::{AnyStore, Store};
+use leasewrap::sys::clock;
 
 use super::bench_on;
-use crate::bench::{LIMIT, run};
+use crate::bench::{self, LIMIT, run};
 use crate::support::server::{Options, Server};
+use crate::support::wait::{SOON, until_true};
 
 #[test]
 fn every_standby_is_seen_from_its_first_poll_on_and_nobody_else() {
@@ -27,6 +29,41 @@ fn every_standby_is_seen_from_its_first_poll_on_and_nobody_else() {
         two.observe().await;
         assert_eq!(seen().await, Some(1));
         drop(two);
+    });
+}
+
+#[test]
+fn of_sessions_that_may_not_be_seen_it_is_not_known_who_stands_by() {
+    let server = Server::start();
+    let bench = bench_on(&server);
+    server.psql(
+        "create role other login; grant usage on schema leasewrap to other;
+         grant select on all tables in schema leasewrap to other",
+    );
+    let others = bench::settings(&server.url_of("other", "postgres"), "leasewrap");
+    let mut operator = AnyStore::new(others, bench.name.clone(), clock::now);
+    run(async {
+        let mut one = bench.contender("one");
+        let (term, grant) = one.take(0).await;
+        let mut seen = async || {
+            let status = operator.status(Some(&bench.name), LIMIT).await;
+            let leases = status.expect("status").value;
+            leases[0].standbys.as_ref().map(Vec::len)
+        };
+        assert_eq!(seen().await, None, "the session may be a standby's");
+        one.release(&term, &grant).await;
+        drop(one);
+        until_gone(&server);
+        assert_eq!(seen().await, Some(0));
+    });
+}
+
+/// Waits until no session but an operator's is left.
+fn until_gone(server: &Server) {
+    until_true("the session has ended", SOON, || {
+        let left = "select count(*) from pg_stat_activity \
+                    where application_name like 'leasewrap %' and usename = 'postgres'";
+        server.psql(left) == "0"
     });
 }
 
