@@ -265,10 +265,11 @@ pub async fn changes_are_noticed_and_renewals_are_not(bench: Bench) {
     other.contender("other").take(0).await;
     let silent = timeout(Duration::from_millis(300), watch.next()).await;
     assert!(silent.is_err(), "{silent:?}");
+    // One after the other: both together change nothing.
     two.store.pause(&name, "", LIMIT).await.expect("paused");
+    let paused = timeout(LIMIT, watch.next()).await;
+    assert!(matches!(paused, Ok(Notice::Changed(_))), "{paused:?}");
     two.store.resume(&name, LIMIT).await.expect("resumed");
-    assert!(matches!(
-        timeout(LIMIT, watch.next()).await,
-        Ok(Notice::Changed(_))
-    ));
+    let resumed = timeout(LIMIT, watch.next()).await;
+    assert!(matches!(resumed, Ok(Notice::Changed(_))), "{resumed:?}");
 }

@@ -146,7 +146,8 @@ fn the_selftest_holds_here_too() {
         .option("--db", &bouncer.url("postgres"))
         .option("--output", "json");
     let ended = selftest.spawn().end_within(Duration::from_secs(120));
-    let report: serde_json::Value = serde_json::from_str(&ended.out).expect("a report");
+    let report: serde_json::Value =
+        serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
     assert_eq!(ended.code, 0, "{report:#}");
     let faults = report["faults"].as_array().expect("the faults");
     let held = faults.iter().filter(|fault| fault["verdict"] == "holds");
