@@ -29,6 +29,21 @@ pub struct End {
     pub last: Option<LastLine>,
 }
 
+impl End {
+    /// In place of a keeper that is gone, or stands still.
+    pub fn without_keeper(code: u8, json: bool, killed: u32, message: String) -> Self {
+        Self {
+            code,
+            last: Some(LastLine {
+                json,
+                outcome: "keeper-died",
+                killed: Some(killed),
+                message,
+            }),
+        }
+    }
+}
+
 /// The last line of a guard or a releaser.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastLine {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::args::run::RunOptions;
 use crate::http::board::Board;
 use crate::keeper::Audience;
+use crate::lease::keeper::Keeper;
 use crate::lease::keeper::event::{GivenBack, Outcome, StopCause, Transition};
-use crate::lease::keeper::{Keeper, Phase};
 use crate::lease::record::Term;
 use crate::lease::time::BootInstant;
 use crate::sys::clock;
@@ -21,7 +21,6 @@ pub struct Record {
     name: crate::lease::ids::LeaseName,
     /// Since the start, or since its last term ended.
     standing_since: BootInstant,
-    stands_by: bool,
     /// How long it stood by before the term, once there is one.
     waited: Option<Duration>,
     rides_out: Duration,
@@ -47,7 +46,6 @@ impl Record {
         Self {
             name: options.keep.name.clone(),
             standing_since: clock::now(),
-            stands_by: true,
             waited: None,
             rides_out: options.keep.timing.rides_out(),
             containment: if options.pid_namespace {
@@ -66,13 +64,11 @@ impl Record {
         }
     }
 
-    fn stepped(&mut self, phase: Phase, now: BootInstant) {
-        let stands_by = matches!(phase, Phase::Standby | Phase::Acquiring);
-        if stands_by && !self.stands_by {
-            self.standing_since = now;
+    fn stepped(&mut self, keeper: &Keeper) {
+        if keeper.phase().stands_by() {
+            self.standing_since = keeper.since();
             self.waited = None;
         }
-        self.stands_by = stands_by;
     }
 
     /// Says how it ended; the result is the exit code.
@@ -182,7 +178,7 @@ impl Audience for Teller<'_> {
     }
 
     fn stepped(&mut self, keeper: &Keeper, now: BootInstant) {
-        self.record.stepped(keeper.phase(), now);
+        self.record.stepped(keeper);
         self.board.stepped(keeper, now);
         self.live.stepped(keeper, now);
     }

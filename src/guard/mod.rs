@@ -37,7 +37,7 @@ const FRAMES_AT_ONCE: usize = 64;
 pub fn run(start: GuardStart) -> End {
     let setup = start.setup.read();
     let json = setup.as_ref().is_ok_and(|setup| setup.json_log);
-    let ended = Running::set_up(start, setup).and_then(|mut running| running.run());
+    let ended = Running::set_up(start, setup, json).and_then(|mut running| running.run());
     ended.unwrap_or_else(|error| failed(json, format!("the guard cannot {error}")))
 }
 
@@ -60,6 +60,7 @@ struct Running {
     given: GuardStart,
     /// The worker's command, or why it cannot be read.
     setup: Result<Setup, SysError>,
+    json_log: bool,
     outbox: Outbox,
     child_signals: ChildSignals,
     alarm: BootTimer,
@@ -78,7 +79,11 @@ struct Running {
 }
 
 impl Running {
-    fn set_up(mut given: GuardStart, setup: Result<Setup, SysError>) -> Result<Self, SysError> {
+    fn set_up(
+        mut given: GuardStart,
+        setup: Result<Setup, SysError>,
+        json_log: bool,
+    ) -> Result<Self, SysError> {
         signals::ignore_all_but_faults();
         process::become_subreaper()?;
         tree::children::hold_own();
@@ -93,6 +98,7 @@ impl Running {
         let mut running = Self {
             machine,
             setup,
+            json_log,
             given,
             outbox: Outbox::default(),
             child_signals: ChildSignals::new()?,

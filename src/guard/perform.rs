@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use super::Running;
-use crate::exit::{self, End, LastLine};
+use crate::exit::{self, End};
 use crate::lease::guard::{Action, Event, Keeper};
 use crate::lease::time::BootInstant;
 use crate::sys::namespace::Namespace;
@@ -180,11 +180,7 @@ impl Running {
         let handle = self.given.keeper.as_ref().map(AsFd::as_fd);
         let error = release::execute(file, keeper, handle, self.killed);
         let message = format!("the guard cannot {error}; the lease runs out by itself");
-        super::failed(self.json_log(), message)
-    }
-
-    fn json_log(&self) -> bool {
-        self.setup.as_ref().is_ok_and(|setup| setup.json_log)
+        super::failed(self.json_log, message)
     }
 
     /// In place of `attach`: what is left of this process has nothing to give
@@ -205,14 +201,6 @@ impl Running {
              look for who killed or stopped it (the kernel log, if memory ran out)",
             self.killed
         );
-        End {
-            code: exit::LOST,
-            last: Some(LastLine {
-                json: self.json_log(),
-                outcome: "keeper-died",
-                killed: Some(self.killed),
-                message,
-            }),
-        }
+        End::without_keeper(exit::LOST, self.json_log, self.killed, message)
     }
 }

@@ -19,8 +19,6 @@ const DEADLINE: &str = "deadline";
 pub struct Board {
     snapshot: watch::Sender<Snapshot>,
     metrics: Metrics,
-    /// Since when it has been standing by.
-    waiting: BootInstant,
     /// When the lease was lost, until the tree is gone.
     killing: Option<BootInstant>,
     /// When the tree was told to stop, and why, until it is gone.
@@ -55,7 +53,6 @@ impl Board {
         Self {
             snapshot: watch::Sender::new(snapshot),
             metrics,
-            waiting: now,
             killing: None,
             stopping: None,
             looked: None,
@@ -131,7 +128,8 @@ impl Board {
         let Transition::Acquired { term, .. } = transition else {
             return;
         };
-        let waited = now.saturating_since(self.waiting);
+        // It still shows the standing by.
+        let waited = now.saturating_since(self.snapshot.borrow().since);
         self.note(|snapshot| {
             let label = snapshot.label.as_str().to_owned();
             snapshot.recent.begun(term.slot, term.token, &label, now);
@@ -192,35 +190,22 @@ impl Audience for Board {
         if self.snapshot.receiver_count() == 0 {
             return;
         }
-        let (before, phase) = (self.snapshot.borrow().phase, keeper.phase());
-        if before != phase {
-            // An acquisition that is refused does not begin it anew.
-            if stands_by(phase) && !stands_by(before) {
-                self.waiting = now;
-            }
+        let phase = keeper.phase();
+        if self.snapshot.borrow().phase != phase {
             let alive = matches!(phase, Phase::Starting | Phase::Holding | Phase::Stopping);
             if !alive {
                 self.gone(keeper, now);
             }
         }
         self.look(keeper);
-        let waiting = self.waiting;
-        self.snapshot.send_modify(|snapshot| {
-            follow(snapshot, keeper);
-            if stands_by(phase) {
-                snapshot.since = waiting;
-            }
-        });
+        self.snapshot
+            .send_modify(|snapshot| follow(snapshot, keeper));
     }
 
     fn worker_status(&mut self, text: &str) {
         self.snapshot
             .send_modify(|snapshot| snapshot.worker_status = Some(text.to_owned()));
     }
-}
-
-fn stands_by(phase: Phase) -> bool {
-    matches!(phase, Phase::Standby | Phase::Acquiring)
 }
 
 fn follow(snapshot: &mut Snapshot, keeper: &Keeper) {

@@ -15,7 +15,6 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::snapshot::Snapshot;
-use crate::lease::keeper::Phase;
 use crate::lease::time::BootInstant;
 
 /// Which place of which lease.
@@ -334,13 +333,10 @@ impl Shown {
         self.reachable
             .get_or_create(&place)
             .set(i64::from(snapshot.reachable));
-        let waiting = match snapshot.phase {
-            Phase::Standby | Phase::Acquiring => now.saturating_since(snapshot.since),
-            Phase::Starting
-            | Phase::Holding
-            | Phase::Stopping
-            | Phase::Releasing
-            | Phase::Ended => Duration::ZERO,
+        let waiting = if snapshot.phase.stands_by() {
+            now.saturating_since(snapshot.since)
+        } else {
+            Duration::ZERO
         };
         self.waiting
             .get_or_create(&place)

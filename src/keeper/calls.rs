@@ -57,7 +57,7 @@ const READY_IN: u32 = 10;
 const READY_TAKES: u32 = 4;
 
 /// How long the end may wait for the store to be closed.
-const CLOSING: Duration = Duration::from_millis(500);
+pub(super) const CLOSING: Duration = Duration::from_millis(500);
 
 impl Calls {
     /// Hands `store` to a task of its own.

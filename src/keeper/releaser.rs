@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use super::calls::CLOSING;
 use super::claim::{Claim, Release};
-use crate::exit::{self, End, LastLine};
+use crate::exit::{self, End};
 use crate::lease::guard::Keeper;
 use crate::lease::record::Released;
 use crate::lease::time::BootInstant;
@@ -16,9 +17,6 @@ use crate::sys::{clock, environment, notify_socket};
 
 /// What it takes beside the release: a keeper that stands still is given time.
 const REST: Duration = Duration::from_secs(5);
-
-/// How long the end may wait for the store to be closed.
-const CLOSING: Duration = Duration::from_millis(500);
 
 /// Between two attempts at a database that does not answer.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -57,15 +55,7 @@ pub fn run(task: &ReleaseTask) -> End {
          look for who killed or stopped leasewrap (the kernel log, if memory ran out)",
         what(task.keeper, task.killed, claimed)
     );
-    End {
-        code,
-        last: Some(LastLine {
-            json,
-            outcome: "keeper-died",
-            killed: Some(task.killed),
-            message,
-        }),
-    }
+    End::without_keeper(code, json, task.killed, message)
 }
 
 /// What became of the keeper and of the worker; a standby has none.

@@ -115,8 +115,9 @@ impl Listening {
             bound => bound,
         }
         .map_err(|errno| failed("listen on")(errno.into()))?;
-        let (file, made) = just_made(path).map_err(failed("look at"))?;
-        let file = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let (handle, made) = just_made(path).map_err(failed("look at"))?;
+        // It leads there as long as the handle is open.
+        let file = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
         let mode = match mode {
             Some(mode) => mode,
             None => mode_by_directory(path, &file).map_err(failed("look at the directory of"))?,

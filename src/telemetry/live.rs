@@ -94,8 +94,6 @@ pub struct Live {
     /// `None`: no line is wanted here.
     queue: Option<Queue>,
     name: LeaseName,
-    /// Since when it stands by.
-    since: Option<BootInstant>,
     /// The last reason, and when it was first seen: its times count from then.
     reason: Option<(Reason, BootInstant)>,
 }
@@ -105,7 +103,6 @@ impl Live {
         Self {
             queue,
             name,
-            since: None,
             reason: None,
         }
     }
@@ -125,11 +122,10 @@ impl Live {
             | Phase::Stopping
             | Phase::Releasing
             | Phase::Ended => {
-                (self.since, self.reason) = (None, None);
+                self.reason = None;
                 return queue.show(None);
             }
         }
-        let since = *self.since.get_or_insert(now);
         let Some(reason) = keeper.reason().filter(|reason| is_worth_a_line(reason)) else {
             return;
         };
@@ -141,7 +137,7 @@ impl Live {
         let (why, left) = words(reason);
         queue.show(Some(Standing {
             name: self.name.as_str().to_owned(),
-            since,
+            since: keeper.since(),
             holder: holder(keeper),
             why,
             until: left.map(|left| reason_since + left),

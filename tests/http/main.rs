@@ -49,6 +49,13 @@ fn get(port: u16, path: &str) -> String {
     answer
 }
 
+/// What the metrics say on the line that begins so.
+fn figure(port: u16, line: &str) -> Option<f64> {
+    let text = get(port, "/metrics");
+    let value = text.lines().find_map(|seen| seen.strip_prefix(line))?;
+    value.trim().parse().ok()
+}
+
 /// Chromium, where it is installed.
 fn chromium() -> Option<&'static str> {
     let names = ["chromium", "chromium-browser", "google-chrome"];
@@ -162,11 +169,7 @@ fn stops_kills_and_losses_are_counted_with_how_long_they_took() {
     };
     // What does not stop in time is killed.
     steer("step-down").run();
-    let figure = |line: &str| {
-        let text = get(port, "/metrics");
-        let found = text.lines().find_map(|seen| seen.strip_prefix(line));
-        found.and_then(|value| value.trim().parse::<f64>().ok())
-    };
+    let figure = |line: &str| figure(port, line);
     let place = format!("name=\"{name}\",slot=\"0\"");
     let stops = format!("leasewrap_stops_seconds_count{{{place},cause=\"step-down\"}}");
     let kills = format!("leasewrap_kills_seconds_count{{{place}}}");
@@ -211,19 +214,10 @@ fn waiting_counts_from_its_beginning() {
     let builder = holder(&shared().url(), &name).ttl("1s").sh("true");
     let (standby, port) = listening(builder);
     let place = format!("leasewrap_waiting_seconds{{name=\"{name}\",slot=\"0\"}}");
-    until(
-        "it has waited for longer than an attempt lasts",
-        SOON * 2,
-        || {
-            let text = get(port, "/metrics");
-            let waited = text.lines().find_map(|line| line.strip_prefix(&place))?;
-            waited
-                .trim()
-                .parse::<f64>()
-                .ok()
-                .filter(|waited| *waited > 4.0)
-        },
-    );
+    let what = "it has waited for longer than an attempt lasts";
+    until(what, SOON * 2, || {
+        figure(port, &place).filter(|waited| *waited > 4.0)
+    });
     assert!(standby.log().len() > 1, "it has tried: {:?}", standby.log());
     session.run("rollback");
     standby.end().code(0);

@@ -106,22 +106,33 @@ impl Acquiring {
         .send_settle(context, out)
     }
 
-    /// The same, and ends with `outcome` if it has not taken a row. A poll
-    /// may be under way.
+    /// Ends with `outcome` once it is known that no acquisition has taken a
+    /// row. A poll may be under way.
     pub(super) fn settle_and_end(
         search: Search,
-        attempt: Attempt,
         outcome: Outcome,
         polling: bool,
         context: &Context<'_>,
         out: &mut Commands,
     ) -> State {
-        let ending = Some(Ending::new(outcome, context));
+        Self::end(search, Ending::new(outcome, context), polling, context, out)
+    }
+
+    fn end(
+        search: Search,
+        ending: Ending,
+        polling: bool,
+        context: &Context<'_>,
+        out: &mut Commands,
+    ) -> State {
+        let Some(attempt) = search.unsettled() else {
+            return standby::end(ending.outcome, out);
+        };
         let new = Self {
             search,
             attempt,
             doing: Doing::Waiting,
-            ending,
+            ending: Some(ending),
         };
         if polling {
             State::Acquiring(new)
@@ -193,7 +204,10 @@ impl Acquiring {
                 self.ending = ending;
                 self.granted(&grant, sent_at, context, out)
             }
-            (Acquired::Refused(_), Some(ending)) => Self::end(self.search, ending, context, out),
+            // An earlier one may have taken a row.
+            (Acquired::Refused(_), Some(ending)) => {
+                Self::end(self.search, ending, false, context, out)
+            }
             (Acquired::Refused(refusal), None) => {
                 Standby::refused(self.search, refusal, context, out)
             }
@@ -252,7 +266,7 @@ impl Acquiring {
             (Renewed::Lost(_), ending) => {
                 self.search.laid(&self.attempt);
                 match ending {
-                    Some(ending) => Self::end(self.search, ending, context, out),
+                    Some(ending) => Self::end(self.search, ending, false, context, out),
                     None => Standby::look(self.search, context, out),
                 }
             }
@@ -263,20 +277,6 @@ impl Acquiring {
                 Standby::failed(self.search, Call::Settle, unknown, context, out)
             }
         }
-    }
-
-    /// Ends, unless an earlier one may have taken a row.
-    fn end(search: Search, ending: Ending, context: &Context<'_>, out: &mut Commands) -> State {
-        let Some(attempt) = search.unsettled() else {
-            return standby::end(ending.outcome, out);
-        };
-        let earlier = Self {
-            search,
-            attempt,
-            doing: Doing::Waiting,
-            ending: Some(ending),
-        };
-        earlier.send_settle(context, out)
     }
 
     /// What it may have taken has run out after one ttl by itself.

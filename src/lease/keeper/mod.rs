@@ -91,6 +91,13 @@ pub enum Phase {
     Ended,
 }
 
+impl Phase {
+    /// It holds nothing, and would like to.
+    pub fn stands_by(self) -> bool {
+        matches!(self, Self::Standby | Self::Acquiring)
+    }
+}
+
 /// What a state decides by.
 struct Context<'a> {
     config: &'a Config,
@@ -171,7 +178,9 @@ impl Keeper {
             // Nothing that happens now can be of any consequence.
             State::Ended => State::Ended,
         };
-        if self.phase() != before {
+        let phase = self.phase();
+        // An acquisition that is refused does not begin the standing by anew.
+        if phase != before && !(phase.stands_by() && before.stands_by()) {
             self.since = now.at;
         }
         out
@@ -212,7 +221,7 @@ impl Keeper {
         }
     }
 
-    /// Since when it stands there.
+    /// Since when it stands there; standing by, since that began.
     pub fn since(&self) -> BootInstant {
         self.since
     }

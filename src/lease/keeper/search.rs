@@ -13,9 +13,8 @@ use crate::lease::watch::{Basis, Candidate, Contender, Reason, Verdict, Watch};
 /// At least so often a standby says that it waits.
 const TELL_EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// How many unanswered acquisitions are kept in mind. Only the last can be
-/// unsettled; an older one may still come to life as long as the row is as it
-/// was when it was sent.
+/// How many unanswered acquisitions are kept in mind: each may come to life as
+/// long as the row is as it was when it was sent.
 const GHOSTS: usize = 4;
 
 /// An acquisition, and what gave the right to send it.

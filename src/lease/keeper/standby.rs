@@ -395,17 +395,13 @@ impl Standby {
         self.finish(outcome, context, out)
     }
 
-    /// Ends, but not before it is known what became of the last acquisition.
+    /// Ends, but not before it is known what became of each acquisition.
     fn finish(self, outcome: Outcome, context: &Context<'_>, out: &mut Commands) -> State {
-        if let Some(attempt) = self.search.unsettled() {
-            let polling = match self.doing {
-                Doing::Observing { .. } | Doing::Initialising => true,
-                Doing::Idle { .. } | Doing::Prechecking { .. } => false,
-            };
-            let search = self.search;
-            return Acquiring::settle_and_end(search, attempt, outcome, polling, context, out);
-        }
-        end(outcome, out)
+        let polling = match self.doing {
+            Doing::Observing { .. } | Doing::Initialising => true,
+            Doing::Idle { .. } | Doing::Prechecking { .. } => false,
+        };
+        Acquiring::settle_and_end(self.search, outcome, polling, context, out)
     }
 }
 
