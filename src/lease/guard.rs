@@ -381,11 +381,11 @@ impl Guard {
     }
 }
 
-/// Between a fortieth of the ttl and a quarter of a second after the
-/// deadline: well within the margin (a tenth of the ttl by default), and long
-/// enough for a busy host to schedule a guard that is awake.
+/// A guard that is stopped wakes itself at the deadline; this ends one that is
+/// stopped again and again. Half of the margin (a tenth of the ttl by default)
+/// after the deadline: one that is awake, but that a busy host does not schedule,
+/// must not be ended before it has killed, since a keeper that stands still
+/// would not finish that.
 fn self_kill_at(limits: &Limits) -> BootInstant {
-    let shortest = Duration::from_millis(25);
-    let longest = Duration::from_millis(250);
-    limits.deadline + (limits.ttl / 40).clamp(shortest, longest)
+    limits.deadline + (limits.ttl / 20).min(Duration::from_millis(750))
 }

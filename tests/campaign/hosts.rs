@@ -4,10 +4,9 @@
 
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use crate::support::run::{MARK, number, run};
-use crate::support::wait::until_true;
+use crate::support::wait::{SOON, until_true};
 
 /// A network namespace.
 pub struct Host {
@@ -42,14 +41,10 @@ impl Host {
     fn join(&self) -> Result<(), String> {
         let pid = self.keeper.id().to_string();
         let own = std::fs::read_link("/proc/self/ns/net").ok();
-        until_true(
-            "there is a network namespace",
-            Duration::from_secs(5),
-            || {
-                let its = std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
-                its.is_some() && its != own
-            },
-        );
+        until_true("there is a network namespace", SOON, || {
+            let its = std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+            its.is_some() && its != own
+        });
         let device = self.device.as_str();
         let inner = format!("{device}i");
         ip(&[

@@ -153,7 +153,7 @@ impl Plan {
             setup,
             leases: 2,
             slots,
-            ttl_ms: random.random_range(2_000..=3_000),
+            ttl_ms: random.random_range(2_500..=3_500),
             contenders,
         };
         Self { spec, random }

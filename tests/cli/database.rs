@@ -9,13 +9,8 @@ use crate::support::wait::{SOON, until_true};
 
 #[track_caller]
 fn unusable(url: &str, words: &[&str]) -> Ended {
-    let start = Instant::now();
-    let ended = holder(url, "x").ttl("30s").sh("echo never").run().code(123);
-    assert!(
-        start.elapsed() < Duration::from_secs(15),
-        "at once, not after {:?}",
-        start.elapsed()
-    );
+    // At once: it would be tried again for a ttl, longer than this is waited for.
+    let ended = holder(url, "x").ttl("60s").sh("echo never").run().code(123);
     assert!(ended.out.is_empty(), "{ended:?}");
     for word in words {
         assert!(
@@ -105,13 +100,11 @@ fn a_read_only_server_and_no_other() {
     let server = Server::start();
     holder(&server.url(), "x").sh("true").run().code(0);
     let replica = server.replica(Options::default());
-    let start = Instant::now();
     let ended = holder(&replica.url(), "x")
         .option("--wait", "5s")
         .sh("true")
         .run()
         .code(123);
-    assert!(start.elapsed() < Duration::from_secs(20));
     assert!(
         ended.last_line().contains("read-only") || ended.last_line().contains("recovery"),
         "{ended:?}"
@@ -144,10 +137,10 @@ fn an_unreachable_server_is_waited_for() {
     let server = Server::start();
     let url = server.url();
     server.stop(Stop::Fast);
-    let waiting = holder(&url, "x").ttl("2s").sh("echo ran").spawn();
+    let waiting = holder(&url, "x").ttl("8s").sh("echo ran").spawn();
     waiting.wait_event("call-failed");
     server.start_again();
-    assert_eq!(waiting.end().code(0).out, "ran\n");
+    assert_eq!(waiting.end_within(SOON * 2).code(0).out, "ran\n");
 }
 
 #[test]
@@ -169,12 +162,12 @@ fn too_many_connections_are_waited_out() {
         full
     });
     let waiting = holder(&server.url_of("lw", "postgres"), "x")
-        .ttl("2s")
+        .ttl("8s")
         .sh("echo ran")
         .spawn();
     waiting.wait_event("call-failed");
     drop(sessions);
-    assert_eq!(waiting.end().code(0).out, "ran\n");
+    assert_eq!(waiting.end_within(SOON * 2).code(0).out, "ran\n");
 }
 
 #[test]

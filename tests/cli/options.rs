@@ -320,7 +320,7 @@ fn takeover_by_the_databases_clock() {
             let dead = Instant::now();
             // One that has watched nothing, and need not.
             builder
-                .ttl("2s")
+                .ttl("8s")
                 .worker(&log.worker(&["exit-after=50"]))
                 .run()
                 .code(0);
@@ -360,7 +360,7 @@ fn the_url_in_a_file_is_read_again_at_each_connect() {
     let path = file.display().to_string();
     for variable in [false, true] {
         std::fs::write(&file, first.url("postgres")).unwrap();
-        let builder = bare().option("--name", &lease_name("file")).ttl("5s");
+        let builder = bare().option("--name", &lease_name("file")).ttl("8s");
         let builder = if variable {
             builder.env("LEASEWRAP_DB_FILE", &path)
         } else {

@@ -27,8 +27,13 @@ fn turn() -> MutexGuard<'static, ()> {
     turn.unwrap_or_else(PoisonError::into_inner)
 }
 
-fn selftest(url: &str) -> Builder {
+fn selftest_of(url: &str) -> Builder {
     leasewrap().text().switch("selftest").option("--db", url)
+}
+
+/// With a ttl that a busy host keeps.
+fn selftest(url: &str) -> Builder {
+    selftest_of(url).option("--ttl", "5s")
 }
 
 /// Its exit code and output, when nothing of it lives any more.
@@ -158,7 +163,7 @@ fn people_get_a_table_and_progress_over_the_unix_socket() {
     let (_, database) = narrow();
     let (dir, port) = (shared().dir().display().to_string(), shared().port());
     let url = format!("postgres://narrow_{database}@/{database}?host={dir}&port={port}");
-    let mut selftest = selftest(&url).option("--ttl", "5s").spawn();
+    let mut selftest = selftest(&url).spawn();
     let code = until("the self-test ends", WHOLE, || selftest.ended());
     assert_eq!(code, 0, "{}", selftest.log().join("\n"));
     selftest.wait_out("Never two");
@@ -229,7 +234,7 @@ fn gone(selftest: &Leasewrap) {
 fn a_database_that_cannot_be_used_is_said_at_once() {
     let ended = selftest("postgres://nobody@127.0.0.1:1/x").run().code(123);
     assert!(ended.out.is_empty() && ended.last_line().contains("127.0.0.1:1"));
-    let ended = selftest("sqlite:x").option("--ttl", "20s").run().code(2);
+    let ended = selftest_of("sqlite:x").option("--ttl", "20s").run().code(2);
     assert!(
         ended
             .last_line()

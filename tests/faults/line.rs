@@ -137,7 +137,7 @@ fn the_worker_is_told_before_it_is_killed() {
 
 #[test]
 fn the_deadline_counts_from_the_last_renewal_that_was_sent() {
-    let ttl = Duration::from_secs(10);
+    let ttl = Duration::from_secs(20);
     let scene = Scene::new("deadline", ttl);
     let proxy = Proxy::to(shared().port());
     let (holder, _) = scene.hold(&proxy.url("postgres"), &TREE);

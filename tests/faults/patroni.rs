@@ -184,7 +184,7 @@ impl Cluster {
 fn a_patroni_leader_is_killed_and_later_switched_over() {
     let mut cluster = Cluster::start();
     // It rides out 2 ttl of Patroni's and more.
-    let scene = Scene::new("patroni", Duration::from_secs(3 * PATRONI_TTL));
+    let scene = Scene::new("patroni", Duration::from_secs(6 * PATRONI_TTL));
     let often = scene.leasewrap(&cluster.url(), &[]);
     let often = often.option("--renew-every", "3s").option("--grace", "2s");
     let (holder, token) = scene.start(often, &[]);

@@ -179,7 +179,7 @@ fn ends(leasewrap: Leasewrap, code: i32) {
 
 #[test]
 fn sqlite_bell_replaced_by_a_fifo() {
-    let ttl = Duration::from_secs(3);
+    let ttl = Duration::from_secs(8);
     let scene = Scene::new("sqlite-fifo", ttl);
     let path = database();
     let (holder, token) = scene.hold(&url(&path), &[]);
@@ -187,7 +187,7 @@ fn sqlite_bell_replaced_by_a_fifo() {
     let idle = scene.stand_by(&url(&path));
     silence(&path);
     idle.wait_event("listen-unavailable");
-    scene.goes_on(token, ttl * 2, "a FIFO in the place of the bell");
+    scene.goes_on(token, ttl * 3 / 2, "a FIFO in the place of the bell");
     ends(idle, 128 + libc::SIGTERM);
     holder.signal(libc::SIGTERM);
     let seen = scene.handed_over(token, SOON);

@@ -123,7 +123,8 @@ proptest! {
         let output = command.output().expect("run leasewrap");
         let code = output.status.code();
         let said = String::from_utf8_lossy(&output.stderr);
-        prop_assert!(matches!(code, Some(0 | 2 | 120 | 125)), "{code:?}: {said}");
+        // 122: a busy host is too slow for a ttl of a second.
+        prop_assert!(matches!(code, Some(0 | 2 | 120 | 122 | 125)), "{code:?}: {said}");
         prop_assert!(!said.contains("panicked"), "{said}");
         if code == Some(2) {
             // One line says what is wrong, another one where to read more.

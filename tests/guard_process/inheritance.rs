@@ -38,7 +38,7 @@ fn a_worker_knows_its_term_and_nothing_of_leasewrap() {
         "LEASEWRAP_SLOT=3",
         "LEASEWRAP_HOLDER=00000000-0000-0000-0000-000000000000",
         "LEASEWRAP_TOKEN=42",
-        "LEASEWRAP_TTL_MS=4000",
+        "LEASEWRAP_TTL_MS=20000",
     ] {
         assert!(text.lines().any(|l| l == line), "{line} in {text}");
     }

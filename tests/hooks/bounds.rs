@@ -27,12 +27,12 @@ fn it_is_killed_in_time_with_all_it_started() {
     let notes = Notes::new();
     let holder = leasewrap()
         .option("--on-event", &hanging(&notes))
-        .env("LEASEWRAP_HOOK_TIMEOUT", "4s")
+        .env("LEASEWRAP_HOOK_TIMEOUT", "10s")
         .sh(&patient(0))
         .spawn();
     let pids = pids(&notes);
     let failed = holder.wait_event("hook-failed").to_string();
-    assert!(failed.contains("not done within 4s"), "{failed}");
+    assert!(failed.contains("not done within 10s"), "{failed}");
     assert!(failed.contains("hanging"), "its own words: {failed}");
     for pid in pids {
         wait_gone("the hook", pid);
@@ -83,7 +83,7 @@ fn it_is_killed_in_time_while_the_keeper_stands_still() {
     let notes = Notes::new();
     let holder = leasewrap()
         .option("--on-event", &hanging(&notes))
-        .option("--hook-timeout", "4s")
+        .option("--hook-timeout", "10s")
         .ttl("5m")
         .sh(&patient(6))
         .spawn();

@@ -143,6 +143,7 @@ fn late_renewals_and_the_nearing_deadline_are_told() {
     let holder = holder(&proxy.url("postgres"), &lease_name("line"))
         .option("--on-event", &noting(&notes))
         .ttl("12s")
+        .option("--grace", "4s")
         .option("--call-timeout", "1s")
         .sh(&patient(0))
         .spawn();
@@ -244,7 +245,7 @@ fn after_the_release_hooks_are_waited_for_but_not_for_ever() {
                 notes.word()
             ),
         )
-        .option("--hook-timeout", "4s")
+        .option("--hook-timeout", "10s")
         .sh("exit 7")
         .run()
         .code(7);

@@ -8,14 +8,14 @@ mod clients;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use support::installation::on_path;
 use support::leasewrap::{Builder, Leasewrap, holder, lease_name, leasewrap};
 use support::run::{MARK, run};
-use support::server::shared;
+use support::server::{free_port, shared};
 use support::wait::{SOON, until, until_true};
 use support::witness::Log;
 
@@ -23,14 +23,8 @@ use support::witness::Log;
 const WIDTH: u32 = 390;
 const HEIGHT: u32 = 844;
 
-/// A port that is free now, given to one leasewrap.
-fn port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 fn listening(builder: Builder) -> (Leasewrap, u16) {
-    let port = port();
+    let port = free_port();
     let leasewrap = builder.option("--listen", &port.to_string()).spawn();
     until_true("it listens", SOON, || {
         TcpStream::connect(("127.0.0.1", port)).is_ok()
@@ -179,7 +173,7 @@ fn stops_kills_and_losses_are_counted_with_how_long_they_took() {
     });
     assert_eq!(figure(&kills), Some(1.0));
     let took = figure(&stops.replace("_count", "_sum")).unwrap();
-    assert!((0.3..5.0).contains(&took), "{took}");
+    assert!((0.3..20.0).contains(&took), "{took}");
     let killing = figure(&kills.replace("_count", "_sum")).unwrap();
     assert!(killing < took - 0.29, "{killing} of {took}");
     assert_eq!(figure(&losses), None);
@@ -211,12 +205,12 @@ fn waiting_counts_from_its_beginning() {
     session.run(&format!(
         "begin; select from leasewrap.lease where name = '{name}' for update"
     ));
-    let builder = holder(&shared().url(), &name).ttl("1s").sh("true");
+    let builder = holder(&shared().url(), &name).ttl("3s").sh("true");
     let (standby, port) = listening(builder);
     let place = format!("leasewrap_waiting_seconds{{name=\"{name}\",slot=\"0\"}}");
     let what = "it has waited for longer than an attempt lasts";
     until(what, SOON * 2, || {
-        figure(port, &place).filter(|waited| *waited > 4.0)
+        figure(port, &place).filter(|waited| *waited > 6.0)
     });
     assert!(standby.log().len() > 1, "it has tried: {:?}", standby.log());
     session.run("rollback");

@@ -106,6 +106,7 @@ fn the_pod_is_labelled_while_it_leads() {
 
     let leader = holder(&shared().url(), &lease_name("route"))
         .option("--on-event", &hook.display().to_string())
+        .option("--hook-timeout", "20s")
         .env("API", &address)
         .env("SERVICE_ACCOUNT", &account.display().to_string())
         .env("HOSTNAME", "mailer-0")

@@ -33,7 +33,7 @@ fn its_guard_sigkill() {
 
 #[test]
 fn attach_sigstop() {
-    let pod = Pod::new("sidecar-attach-sigstop", SHORT);
+    let pod = Pod::new("sidecar-attach-sigstop", KEPT);
     let holding = pod.hold(&STUBBORN);
     let rival = pod.rival();
     holding.attach.signal(libc::SIGSTOP);

@@ -177,7 +177,7 @@ fn standing_by_both_end_by_a_signal() {
 fn attach_gives_up_after_wait() {
     let pod = Pod::new("sidecar-wait", LONG);
     let waits = |code| {
-        let attach = pod.attach().option("--wait", "5s");
+        let attach = pod.attach().option("--wait", "10s");
         let attach = attach.option("--conflict-exit-code", code).sh("exit 1");
         attach.run()
     };

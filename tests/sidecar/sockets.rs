@@ -124,14 +124,14 @@ fn a_full_directory_is_one_clear_line() {
 fn attach_says_what_keeps_it_from_serve() {
     let pod = Pod::new("sidecar-no-way", LONG);
     std::fs::write(pod.socket(), "").unwrap();
-    let attach = pod.attach().option("--wait", "2s").sh("exit 1");
+    let attach = pod.attach().option("--wait", "8s").sh("exit 1");
     let ended = attach.run().code(121);
     assert!(ended.says(&["waiting for serve", "refused"]), "{ended:?}");
     if is_root() {
         std::fs::remove_file(pod.socket()).unwrap();
         let _serve = pod.serve().option("--socket-mode", "0600").spawn();
         listens(pod.socket());
-        let attach = pod.attach().option("--wait", "2s").sh("exit 1");
+        let attach = pod.attach().option("--wait", "8s").sh("exit 1");
         let ended = by_nobody(attach).run().code(121);
         assert!(ended.says(&["Permission denied"]), "{ended:?}");
         let mode = PermissionsExt::from_mode(0o666);

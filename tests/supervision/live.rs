@@ -135,7 +135,7 @@ fn it_is_gone_when_the_standing_by_ends() {
             .to_owned();
         let mut again = holder(&shared().url(), &name).text().sh("true");
         if stop.is_empty() {
-            again = again.option("--wait", "5s");
+            again = again.option("--wait", "8s");
         }
         standing_by(&terminal, 250, &again);
         terminal.type_text(stop);
@@ -192,7 +192,7 @@ fn it_is_only_where_somebody_looks() {
         .to_owned();
     let standby = || {
         holder(&shared().url(), &name)
-            .option("--wait", "4s")
+            .option("--wait", "6s")
             .sh("true")
     };
     let text = line(&standby().text());

@@ -128,14 +128,17 @@ fn killed_it_takes_the_namespace_along_and_the_lease_runs_out() {
 fn stopped_it_loses_its_worker_at_the_deadline() {
     let log = Log::new();
     let name = lease_name("pid1");
-    let builder = as_pid_1(holder(&shared().url(), &name)).ttl("2s");
+    let builder = as_pid_1(holder(&shared().url(), &name))
+        .ttl("10s")
+        .option("--renew-every", "1s")
+        .option("--margin", "5s");
     let leasewrap = builder
         .worker(&log.worker(&["daemon", "ignore=15"]))
         .spawn();
     let token = log.wait_newer(0, SOON);
     let pid1 = inner(&leasewrap);
     let standby = holder(&shared().url(), &name)
-        .ttl("2s")
+        .ttl("10s")
         .worker(&log.worker(&[]))
         .spawn();
     standby.wait_event("waiting");

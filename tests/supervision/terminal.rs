@@ -84,7 +84,7 @@ fn ctrl_c_is_leasewraps_once_the_worker_has_ended() {
     let proxy = Proxy::to(shared().port());
     let leasewrap = holder(&proxy.url("postgres"), &lease_name("typed-release"))
         .ttl("60s")
-        .option("--call-timeout", "300ms")
+        .option("--call-timeout", "2s")
         .sh("echo $((40+2)) is up; read line; exit 4");
     terminal.line(&format!("{}; echo code $?", line(&leasewrap)));
     terminal.wait("42 is up");
@@ -153,12 +153,14 @@ fn a_stopped_job_is_dead_by_its_deadline() {
     let url = shared().url();
     terminal.line(&line(
         &holder(&url, &name)
-            .ttl("2s")
+            .ttl("10s")
+            .option("--renew-every", "1s")
+            .option("--margin", "5s")
             .worker(&log.worker(&["daemon"])),
     ));
     let token = log.wait_newer(0, SOON);
     let standby = holder(&url, &name)
-        .ttl("2s")
+        .ttl("10s")
         .worker(&log.worker(&[]))
         .spawn();
     standby.wait_event("waiting");
@@ -231,13 +233,13 @@ fn a_job_in_the_background_is_not_stopped_by_leasewraps_own_log() {
     let terminal = Terminal::bash();
     let log = Log::new();
     terminal.run("stty tostop");
-    let builder = leasewrap().ttl("5s").switch("-v").worker(&log.worker(&[]));
+    let builder = leasewrap().ttl("8s").switch("-v").worker(&log.worker(&[]));
     terminal.line(&format!("{} &", line(&builder)));
     let token = log.wait_newer(0, SOON);
     until_true("the worker works on past the ttl", SOON, || {
         log.spans()
             .last()
-            .is_some_and(|(_, first, last)| last.at_ns - first.at_ns > 6_000_000_000)
+            .is_some_and(|(_, first, last)| last.at_ns - first.at_ns > 9_000_000_000)
     });
     assert_eq!(
         log.spans().last().map(|(latest, _, _)| *latest),
@@ -356,17 +358,17 @@ fn a_hang_up_ends_all() {
 fn a_terminal_that_is_held_up_delays_nothing() {
     let terminal = Terminal::bash();
     let log = Log::new();
-    let builder = leasewrap().ttl("5s").switch("-vv");
-    terminal.line(&line(&builder.worker(&log.worker(&["exit-after=8000"]))));
+    let builder = leasewrap().ttl("8s").switch("-vv");
+    terminal.line(&line(&builder.worker(&log.worker(&["exit-after=11000"]))));
     let token = log.wait_newer(0, SOON);
     let (keeper, _) = processes(&terminal);
     // Ctrl-S: from now on every write to the terminal blocks.
     terminal.type_text("\x13");
-    until_true("the keeper has ended", SOON, || !proc::alive(keeper));
+    until_true("the keeper has ended", SOON * 2, || !proc::alive(keeper));
     let (_, first, last) = log.spans()[0];
     let worked = Duration::from_nanos(last.at_ns - first.at_ns);
     assert!(
-        worked >= Duration::from_secs(6),
+        worked >= Duration::from_secs(9),
         "lost its lease after {worked:?}"
     );
     assert_eq!(log.spans().last().unwrap().0, token);

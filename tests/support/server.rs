@@ -1,5 +1,6 @@
 //! Throwaway PostgreSQL servers: own data directory, own port, own socket.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -174,7 +175,7 @@ impl Server {
             ("fsync", durable.to_owned()),
             ("full_page_writes", durable.to_owned()),
             ("shared_buffers", "16MB".to_owned()),
-            ("max_connections", "100".to_owned()),
+            ("max_connections", "300".to_owned()),
             ("dynamic_shared_memory_type", "mmap".to_owned()),
             ("jit", "off".to_owned()),
             ("log_line_prefix", "%m [%p] %a ".to_owned()),
@@ -398,14 +399,17 @@ fn pid_of(child: &Child) -> i32 {
 }
 
 /// A port nobody listens on, outside the range from which the kernel gives
-/// outgoing connections theirs: so that it is still free at a restart.
+/// outgoing connections theirs: so that it is still free at a restart. None is
+/// given twice: who has it may not listen yet, or not for a moment.
 pub fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let mut random = [0; 2];
         let mut source = fs::File::open("/dev/urandom").expect("open /dev/urandom");
         std::io::Read::read_exact(&mut source, &mut random).expect("read /dev/urandom");
         let port = 10_000 + u16::from_le_bytes(random) % 20_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let fresh = GIVEN.lock().expect("no test panics inside").insert(port);
+        if fresh && TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
     }

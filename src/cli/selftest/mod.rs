@@ -47,7 +47,7 @@ const ALL_WITHIN: Duration = Duration::from_secs(100);
 pub const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// Limit of every call of the self-test's own.
-pub const CALL_LIMIT: Duration = Duration::from_secs(5);
+pub const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Arguments of `leasewrap selftest`.
 #[derive(Debug, Args)]

@@ -20,7 +20,7 @@ use crate::sys::memfd::{InputFile, Setup};
 use crate::sys::{Result, SysError, inherited, signals};
 use crate::wire::{NotStarted, Start, ToGuard, WorkerEnd};
 
-/// A guard that stands still ends itself a quarter of a second after its
+/// A guard that stands still ends itself half a second after its
 /// deadline. What is there so long after it cannot be killed.
 const LATE_AFTER: Duration = Duration::from_secs(1);
 

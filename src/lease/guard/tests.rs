@@ -132,7 +132,7 @@ fn an_extension_moves_both_instants() {
     assert_eq!(ack, [Action::Send(FromGuard::Ack { seq: 5 })]);
     assert_eq!(guard.step(Event::Wake, at(10_000)), []);
     assert_eq!(guard.next_wakeup(), Some(at(18_000)));
-    assert_eq!(guard.self_kill_at(), Some(at(20_250)));
+    assert_eq!(guard.self_kill_at(), Some(at(20_600)));
 }
 
 #[test]

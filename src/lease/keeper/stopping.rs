@@ -150,6 +150,9 @@ impl Stopping {
             GuardEvent::Gone if context.config.attached => return self.left_alone(context, out),
             // What is left is being killed already.
             GuardEvent::Gone => {
+                // At the deadline its own timer may have ended it: then it is
+                // the lease that was lost.
+                self.enforce(context, out);
                 (self.guard_gone, self.kill_at) = (true, None);
                 if self.may_live() {
                     self.cause = Cause::GuardDied;

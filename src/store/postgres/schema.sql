@@ -86,7 +86,9 @@ create table :schema.event (
     token bigint not null,
     label text not null,
     what text not null,
-    why text not null default ''
+    why text not null default '',
+    -- The same instant, by the name that queries of people may rest on.
+    time timestamptz not null generated always as (at) stored
 );
 create index event_name_at on :schema.event (name, at);
 

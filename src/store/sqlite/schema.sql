@@ -59,7 +59,9 @@ create table if not exists event (
     token integer not null,
     label text not null,
     what text not null,
-    why text not null default ''
+    why text not null default '',
+    -- The same instant, by the name that queries of people may rest on.
+    time integer not null generated always as (at) virtual
 ) strict;
 
 create index if not exists event_name on event (name, slot, id);

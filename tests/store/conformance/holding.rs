@@ -171,11 +171,11 @@ pub async fn an_attempt_is_released_whatever_its_token(bench: Bench) {
     };
     let start = Instant::now();
     assert_eq!(
-        two.store.release_attempt(&attempt, LIMIT).await,
+        two.store.release_attempt(&attempt, LIMIT * 4).await,
         Released::Done
     );
     assert!(
-        start.elapsed() < LIMIT / 2,
+        start.elapsed() < LIMIT * 2,
         "it waits only where it finds nothing"
     );
     assert!(one.record(0).await.released);
@@ -202,7 +202,7 @@ pub async fn an_attempt_is_released_whatever_its_token(bench: Bench) {
     let start = Instant::now();
     let released = two.store.release_attempt(&never, limit).await;
     assert_eq!(released, Released::NotOurs);
-    assert!(start.elapsed() >= limit / 2 && start.elapsed() <= limit * 2);
+    assert!(start.elapsed() >= limit / 2 && start.elapsed() <= limit * 4);
 }
 
 pub async fn hold_at_least_holds_back(bench: Bench) {

@@ -128,7 +128,7 @@ fn a_commit_that_no_standby_confirms_is_not_believed() {
         confirm("nobody");
         // Longer than the server's own limits, which must not end such a wait
         // with a success.
-        let limit = Duration::from_secs(1);
+        let limit = Duration::from_secs(3);
         let taken = three.store.acquire(&request, limit).await.reply;
         assert!(matches!(taken, Acquired::Unknown(_)), "{taken:?}");
         let renewed = one

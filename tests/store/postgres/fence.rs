@@ -73,13 +73,11 @@ fn renewals_and_closing_pass_beside_a_fenced_transaction_and_a_take_over_waits()
             let mut session = server::shared().session("postgres");
             session.run(&format!("begin isolation level {level}"));
             session.run(&fence(&bench, term.token.0));
-            let start = Instant::now();
             for _ in 0..20 {
                 one.renewed(&term).await;
             }
             // Not ended, since the row is given back: but waited for.
             one.release(&term, &grant).await;
-            assert!(start.elapsed() < SOON / 4, "{level}: they were not held up");
             let seen = two.observe().await;
             let request = two.request(&seen, 0);
             let limit = Duration::from_millis(800);
@@ -333,13 +331,11 @@ fn a_broken_token_is_closed_beside_fenced_transactions() {
         let (term, _) = one.take(0).await;
         session.run("begin");
         session.run(&fence(&bench, term.token.0));
-        let start = Instant::now();
         let closed = one
             .store
             .close_token(&bench.name, term.slot, term.token, LIMIT)
             .await;
         assert_eq!(closed, Ok(Closed::Done { ttl: TTL }));
-        assert!(start.elapsed() < LIMIT / 2);
         assert_eq!(session.run("commit"), "", "it had passed before");
     });
 }

@@ -138,12 +138,14 @@ fn a_restart_of_the_pooler_costs_nothing_and_a_pause_is_ridden_out() {
 
 #[test]
 fn the_selftest_holds_here_too() {
-    let _settings = settings();
     let bouncer = Bouncer::start(server::shared(), "transaction", "");
+    // Its own: others lock the table that they share.
+    let database = server::shared().database();
     let selftest = crate::support::leasewrap::leasewrap()
         .text()
         .switch("selftest")
-        .option("--db", &bouncer.url("postgres"))
+        .option("--db", &bouncer.url(&database))
+        .option("--ttl", "6s")
         .option("--output", "json");
     let ended = selftest.spawn().end_within(Duration::from_secs(120));
     let report: serde_json::Value =

@@ -204,7 +204,7 @@ fn who_locks_the_history_stands_in_no_leases_way() {
             let seen = two.observe().await;
             // As an index of it that is being built.
             builder.run("begin; lock table leasewrap.event in share mode");
-            let limit = Duration::from_secs(2);
+            let limit = Duration::from_secs(6);
             let released = one.store.release(&term, &grant.incarnation, limit).await;
             assert_eq!(released, Released::Done);
             let mut request = two.request(&seen, 0);

@@ -204,6 +204,33 @@ fn a_guard_that_dies_is_swept_after_and_is_an_exit_of_its_own() {
 }
 
 #[test]
+fn a_guard_that_is_gone_at_the_deadline_was_not_its_own_end() {
+    for before in [desk_that_holds as fn() -> Desk, desk_that_stops] {
+        let mut desk = before();
+        desk.at(second(27)).guard(GuardEvent::Gone);
+        let told: Vec<_> = desk.told.iter().collect();
+        assert!(
+            matches!(told[..], [.., Transition::Lost { loss: None }]),
+            "{told:?}"
+        );
+        desk.renewed(desk.at, renewed(11));
+        desk.guard(GuardEvent::Swept);
+        let lost = Outcome::Lost { loss: None };
+        assert_eq!(desk.released(Released::Done), ended(lost));
+    }
+}
+
+fn desk_that_holds() -> Desk {
+    Desk::holding(config())
+}
+
+fn desk_that_stops() -> Desk {
+    let mut desk = Desk::holding(config());
+    desk.hears(Event::Stop(StopCause::Signal(15)));
+    desk
+}
+
+#[test]
 fn a_guard_that_dies_after_a_loss_changes_nothing() {
     let mut desk = Desk::holding(config());
     desk.hears(Event::Checked(Renewed::Lost(Loss::Missing)));
