@@ -57,6 +57,9 @@ fn the_narrow_rights_are_enough_and_less_is_told() {
                 .len(),
             4
         );
+        let by_hand = "select count(time), count(*) filter (where time = at), \
+            count(name || slot || token || label || what || why) from leasewrap.event";
+        assert_eq!(server.psql(by_hand), "4|4|4");
         // Without the history a lease is a lease.
         server.psql("revoke all on leasewrap.event from narrow");
         let (term, grant) = one.take(0).await;
