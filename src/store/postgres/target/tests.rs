@@ -71,6 +71,11 @@ fn what_cannot_be_done_is_refused() {
         ),
         ("postgres://a?sslrootcert=system", &[], "verify-full"),
         (
+            "postgres://a?sslmode=verify-ca",
+            &[("HOME", "/nowhere")],
+            "sslrootcert=PATH",
+        ),
+        (
             "postgres://a?service=nowhere",
             &[("PGSERVICEFILE", "/nowhere")],
             "no service file",
@@ -141,4 +146,28 @@ fn certificates_may_have_words_of_any_encoding_between_them() {
     );
     let found = resolved(&url, &[]);
     assert!(found.is_ok(), "{:?}", found.err());
+}
+
+#[test]
+fn the_default_roots_are_used_where_they_are_there() {
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().to_str().expect("it is UTF-8");
+    let roots = |url: &str| {
+        let targets = resolved(url, &[("HOME", path)]);
+        targets.map(|targets| targets[0].roots()).map_err(drop)
+    };
+    let (ca, full) = (
+        "postgres://a?sslmode=verify-ca",
+        "postgres://a?sslmode=verify-full",
+    );
+    assert_eq!([roots(ca), roots(full)], [Err(()), Ok(Some(Roots::System))]);
+    // Nothing is checked over a socket.
+    assert_eq!(roots("postgres:///d?host=/run&sslmode=verify-ca"), Ok(None));
+
+    let dir = home.path().join(".postgresql");
+    std::fs::create_dir(&dir).expect("make it");
+    std::fs::write(dir.join("root.crt"), "").expect("write it");
+    for url in [ca, full, "postgres://a?sslmode=require"] {
+        assert_eq!(roots(url), Ok(Some(Roots::Own)), "{url}");
+    }
 }

@@ -109,7 +109,14 @@ impl Tls {
             // With roots at hand libpq checks against them.
             Mode::Require if self.roots.is_some() => vec![PgSslMode::VerifyCa],
             Mode::Require => vec![PgSslMode::Require],
+            // As libpq: of the system's authorities anybody can have a certificate.
+            Mode::VerifyCa if self.roots.is_none() => {
+                let right = "give sslrootcert=PATH with it, or sslmode=verify-full";
+                return Err(UrlError::value("sslmode", "verify-ca", right));
+            }
             Mode::VerifyCa => vec![PgSslMode::VerifyCa],
+            // Where libpq refuses without roots at hand, the system's will do:
+            // a certificate of theirs for this name is its owner's.
             Mode::VerifyFull => vec![PgSslMode::VerifyFull],
         };
         if mode == Mode::Disable {
