@@ -138,10 +138,32 @@ const KEYWORDS: &[(&str, &str, Use)] = &[
     ("sslcrldir", "PGSSLCRLDIR", Use::Only(&[])),
 ];
 
+/// What a message calls a keyword. One that is not known may be the rest of a
+/// password that an ampersand or a blank has cut in two.
+fn called(keyword: &str, after_password: bool) -> &str {
+    if KEYWORDS.iter().any(|(name, ..)| *name == keyword) {
+        keyword
+    } else if after_password {
+        "…"
+    } else {
+        shown(keyword)
+    }
+}
+
 /// Puts a keyword into `parameters`, where it can be used.
 pub(super) fn set(
     parameters: &mut Parameters,
     keyword: &str,
+    value: String,
+) -> Result<(), UrlError> {
+    set_called(parameters, keyword, called(keyword, false), value)
+}
+
+/// The same of one that a message calls `called`.
+fn set_called(
+    parameters: &mut Parameters,
+    keyword: &str,
+    called: &str,
     value: String,
 ) -> Result<(), UrlError> {
     // As libpq does for URLs of JDBC.
@@ -150,10 +172,13 @@ pub(super) fn set(
         _ => (keyword, value),
     };
     let Some((name, _, usage)) = KEYWORDS.iter().find(|(name, ..)| *name == keyword) else {
-        return Err(UrlError::new(
-            format!("the parameter {keyword:?} is not known"),
-            "remove it, or write it as libpq does (\"Parameter Key Words\" in PostgreSQL's manual)",
-        ));
+        let right = if called == "…" {
+            "write keywords as libpq does, & in a URL's password as %26, and quote one with blanks"
+        } else {
+            "remove it, or write it as libpq does (\"Parameter Key Words\" in PostgreSQL's manual)"
+        };
+        let what = format!("the parameter {called:?} is not known");
+        return Err(UrlError::new(what, right));
     };
     if value.contains('\0') {
         return Err(UrlError::new(format!("{keyword} holds a NUL"), "remove it"));
@@ -247,22 +272,23 @@ fn parse_url(rest: &str) -> Result<Parameters, UrlError> {
     }
     parse_hosts(&mut parameters, hosts)?;
     set_decoded(&mut parameters, "dbname", database.unwrap_or_default())?;
+    let mut after_password = false;
     for pair in query
         .unwrap_or_default()
         .split('&')
         .filter(|pair| !pair.is_empty())
     {
-        let Some((keyword, value)) = pair.split_once('=') else {
+        let (keyword, value) = split_off(pair, '=');
+        let keyword = decode(keyword, "a parameter")?;
+        let called = called(&keyword, after_password);
+        let Some(value) = value else {
             return Err(UrlError::new(
-                format!("the parameter {pair:?} has no value"),
-                "write it as NAME=VALUE",
+                format!("the parameter {called:?} has no value"),
+                "write it as NAME=VALUE, and & in a password as %26",
             ));
         };
-        set(
-            &mut parameters,
-            &decode(keyword, "a parameter")?,
-            decode(value, keyword)?,
-        )?;
+        set_called(&mut parameters, &keyword, called, decode(value, called)?)?;
+        after_password |= keyword == "password";
     }
     Ok(parameters)
 }
@@ -353,6 +379,7 @@ fn decode(text: &str, what: &str) -> Result<String, UrlError> {
 /// backslash takes the next character as it is.
 pub(super) fn parse_keywords(text: &str) -> Result<Parameters, UrlError> {
     let mut parameters = Parameters::new();
+    let mut after_password = false;
     let mut rest = text.trim_start();
     while !rest.is_empty() {
         let Some((keyword, after)) = rest.split_once('=') else {
@@ -369,13 +396,15 @@ pub(super) fn parse_keywords(text: &str) -> Result<Parameters, UrlError> {
                 "quote values that hold spaces: KEYWORD='A VALUE'",
             ));
         }
+        let called = called(keyword, after_password);
         let (value, after) = value(after.trim_start()).ok_or_else(|| {
             UrlError::new(
-                format!("the value of {keyword:?} has no end"),
+                format!("the value of {called:?} has no end"),
                 "close the quote, and write a backslash as \\\\",
             )
         })?;
-        set(&mut parameters, keyword, value)?;
+        set_called(&mut parameters, keyword, called, value)?;
+        after_password |= keyword == "password";
         rest = after.trim_start();
     }
     Ok(parameters)
@@ -514,9 +543,17 @@ mod tests {
             ),
             ("postgres://h?sslcrl=/x?password=s3cret", "sslcrl=…"),
             ("postgres://h?sslmode", "NAME=VALUE"),
+            ("postgres://h?password=s3&cret", "\"…\" has no value"),
+            ("postgres://h?password=s3&cret=x", "\"…\" is not known"),
+            ("postgres://h?password=s3&cret=%zz", "… is not properly"),
+            ("postgres://h?password:s3cret", "\"…\" has no value"),
+            ("postgres://h?password=s3&sslmode", "\"sslmode\" has no"),
+            ("postgres://h?password=%zz", "password is not properly"),
             ("host=h password='s3cret", "close the quote"),
             ("host=h password=a s3cret dbname=b", "quote values"),
             ("host=h password=a s3cret dbname='b", "quote values"),
+            ("host=h password=a s3cret=x", "\"…\" is not known"),
+            ("host=h password=a s3cret='x", "\"…\" has no end"),
             ("host=h nonsense", "no value"),
         ];
         for (text, expected) in cases {

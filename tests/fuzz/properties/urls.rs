@@ -8,7 +8,10 @@ use leasewrap::sys::entry::password_spans;
 use super::{SECRET, one_clear_line};
 
 /// How many ways there are to write a password.
-pub const WAYS: u8 = 7;
+pub const WAYS: u8 = 9;
+
+/// Behind it a password goes on that holds an ampersand.
+const CUT: &str = "postgres://h/?password=a&";
 
 /// `rest` with a password where one belongs.
 pub fn with_password(way: u8, rest: &str) -> String {
@@ -19,6 +22,8 @@ pub fn with_password(way: u8, rest: &str) -> String {
         3 => format!("password={SECRET}{rest}"),
         4 => format!("password\t= 'a&{SECRET}{rest}"),
         5 => format!("{rest} password='b {SECRET}'"),
+        6 => format!("{CUT}{SECRET}{rest}"),
+        7 => format!("password=a {SECRET}{rest}"),
         // The host was forgotten.
         _ => format!("postgres://u:{SECRET}{rest}"),
     }
@@ -29,7 +34,10 @@ pub fn nobody_sees_it(url: &str) {
     for span in password_spans(url.as_bytes()) {
         assert!(span.start <= span.end && span.end <= url.len(), "{span:?}");
     }
-    // Nor does what cannot be told from a host and its port.
+    // Nor does what cannot be told from a parameter, or a host and its port.
+    if url.starts_with(&format!("{CUT}{SECRET}")) {
+        return;
+    }
     let forgotten = format!("postgres://u:{SECRET}");
     if !url.starts_with(&forgotten) || url[forgotten.len()..].starts_with('@') {
         let masked = without_password(url);
