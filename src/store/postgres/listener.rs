@@ -355,7 +355,11 @@ async fn hears_through_pooler(
     let pid = "select pg_backend_pid() as pid";
     let mut other = options.connect().await?;
     for _ in 0..ROUNDS {
-        collect(&mut other, "begin".to_owned()).await?;
+        match collect(&mut other, "begin".to_owned()).await {
+            Ok(_) => {}
+            Err(error) if keeps_no_transaction(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        }
         let others = first_pid(&collect(&mut other, pid.to_owned()).await?)?;
         let ours = match timeout(TURN, collect(&mut *listener, pid.to_owned())).await {
             Ok(rows) => first_pid(&rows?)?,
@@ -384,6 +388,12 @@ async fn hears_through_pooler(
         }
     };
     timeout(ARRIVAL, arrived).await.unwrap_or(Ok(false))
+}
+
+/// Whether PgBouncer is in statement mode, where each statement gets any of
+/// the server's sessions (its `server.c`).
+fn keeps_no_transaction(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.message().contains("statement pooling"))
 }
 
 fn first_pid(rows: &Rows) -> Result<i32, sqlx::Error> {
