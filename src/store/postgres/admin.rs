@@ -111,30 +111,30 @@ from told,
 
 impl PgStore {
     /// Sends a message of reading or writing; an empty answer where there is
-    /// no schema and `missing_is_empty`.
+    /// no schema and it `only_reads`.
     async fn ask(
         &mut self,
         limit: Duration,
-        missing_is_empty: bool,
+        only_reads: bool,
         build: impl Fn(&Self, Duration, Tell) -> String,
     ) -> Result<Option<Rows>, Unknown> {
         let deadline = Deadline::new(self.clock, limit);
-        match self
-            .call_telling(deadline, Tell::Trigger, build)
-            .await
-            .reply
-        {
+        self.link.only_reads(only_reads);
+        let answer = self.call_telling(deadline, Tell::Trigger, build).await;
+        let asked = match answer.reply {
             Ok(rows) => Ok(Some(rows)),
             Err(Failure::Refused(refused)) if refused.is_missing() => {
                 match self.missing(deadline).await {
-                    Missing::Schema if missing_is_empty => Ok(None),
+                    Missing::Schema if only_reads => Ok(None),
                     Missing::Schema => Err(schema::no_schema(self.link.settings().schema())),
                     Missing::Nothing => Err(self.damaged(&refused.message)),
                     Missing::Unknown(unknown) => Err(unknown),
                 }
             }
             Err(failure) => Err(self.given_up(failure)),
-        }
+        };
+        self.link.only_reads(false);
+        asked
     }
 
     /// As [`Self::ask`], for a single statement that writes; its rows.

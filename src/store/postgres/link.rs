@@ -36,6 +36,7 @@ pub(super) struct Link {
     last: Option<String>,
     /// Our settings do not reach the session: there is a pooler in between.
     pooled: bool,
+    only_reads: bool,
     /// How many there have been.
     connections: u64,
 }
@@ -45,6 +46,8 @@ struct Open {
     target: Target,
     session: Session,
     prepared: Prepared,
+    /// Nobody has asked whether it can be written to.
+    for_reading: bool,
     /// It was made ready to be a standby's.
     ready_to_take: bool,
     /// And a holder's.
@@ -58,6 +61,7 @@ impl Open {
             target: target.clone(),
             session,
             prepared: Prepared::new(),
+            for_reading: false,
             ready_to_take: false,
             ready_to_hold: false,
         }
@@ -83,8 +87,15 @@ impl Link {
             open: None,
             last: None,
             pooled: false,
+            only_reads: false,
             connections: 0,
         }
+    }
+
+    /// Says whether what comes next only reads: `target_session_attrs=any`
+    /// lets a standby answer that.
+    pub(super) fn only_reads(&mut self, only_reads: bool) {
+        self.only_reads = only_reads;
     }
 
     pub(super) fn settings(&self) -> &PgSettings {
@@ -193,14 +204,17 @@ impl Link {
         }
     }
 
-    /// Connects, unless there is a connection.
+    /// Connects, unless there is a connection that is good enough.
     pub(super) async fn connect(&mut self, deadline: Deadline) -> Result<(), Unknown> {
-        if self.open.is_some() {
+        if let Some(open) = &self.open
+            && (self.only_reads || !open.for_reading)
+        {
             return Ok(());
         }
+        self.open = None;
         let targets = self.targets(deadline).await?;
-        let several = targets.len() > 1;
-        let open = race(targets, several, &self.plan(), deadline).await?;
+        let plan = self.plan(targets.len() > 1);
+        let open = race(targets, &plan, deadline).await?;
         self.connections += 1;
         self.last = Some(open.target.shown.clone());
         self.pooled |= open.session == Session::Pooled;
@@ -250,8 +264,10 @@ impl Link {
         Ok(targets)
     }
 
-    fn plan(&self) -> Plan {
+    fn plan(&self, several: bool) -> Plan {
         Plan {
+            several,
+            only_reads: self.only_reads,
             application: self.application.clone(),
             statement_limit: self.settings.statement_limit(),
             pooled: self.pooled,
@@ -281,6 +297,9 @@ pub(super) async fn resolved(
 
 /// What all connections of a link are opened with.
 pub(super) struct Plan {
+    /// There is another host to go to.
+    several: bool,
+    only_reads: bool,
     application: String,
     statement_limit: Duration,
     pooled: bool,
@@ -289,18 +308,13 @@ pub(super) struct Plan {
 /// Tries hosts in their order, the next one as soon as one fails or takes
 /// long, so that one that hangs does not eat the others' time. The first
 /// that is good enough wins.
-async fn race(
-    targets: Vec<Target>,
-    several: bool,
-    plan: &Plan,
-    deadline: Deadline,
-) -> Result<Open, Unknown> {
+async fn race(targets: Vec<Target>, plan: &Plan, deadline: Deadline) -> Result<Open, Unknown> {
     let mut waiting = targets.into_iter();
     let mut running = FuturesUnordered::new();
     let mut failures: Vec<Unknown> = Vec::new();
     loop {
         if let Some(target) = waiting.next() {
-            running.push(attempt(target, several, plan, deadline));
+            running.push(attempt(target, plan, deadline));
         }
         if running.is_empty() {
             return Err(all_failed(failures));
@@ -337,16 +351,11 @@ fn all_failed(failures: Vec<Unknown>) -> Unknown {
 }
 
 /// One host, within its own limit.
-async fn attempt(
-    target: Target,
-    several: bool,
-    plan: &Plan,
-    deadline: Deadline,
-) -> Result<Open, Unknown> {
+async fn attempt(target: Target, plan: &Plan, deadline: Deadline) -> Result<Open, Unknown> {
     let deadline = target
         .connect_timeout
         .map_or(deadline, |limit| deadline.at_most(limit));
-    match timeout(deadline.left(), open(&target, several, plan)).await {
+    match timeout(deadline.left(), open(&target, plan)).await {
         Ok(Ok(open)) => Ok(open),
         Ok(Err(failure)) => Err(failure.unknown()),
         Err(_elapsed) => Err(Unknown {
@@ -358,7 +367,7 @@ async fn attempt(
 
 /// Logs in, with the next mode of TLS where the first is refused, and
 /// without settings of our own where a pooler refuses those.
-async fn open(target: &Target, several: bool, plan: &Plan) -> Result<Open, Failure> {
+async fn open(target: &Target, plan: &Plan) -> Result<Open, Failure> {
     let mut failed = None;
     for mode in &target.tls {
         let options = target
@@ -368,8 +377,12 @@ async fn open(target: &Target, several: bool, plan: &Plan) -> Result<Open, Failu
             .application_name(&plan.application);
         match open_session(target, options, plan).await {
             Ok(mut open) => {
-                if several && target.attributes == Attributes::ReadWrite {
-                    must_be_writable(&mut open).await?;
+                // With one host the calls themselves find out.
+                if plan.several {
+                    open.for_reading = plan.only_reads && target.attributes == Attributes::Any;
+                    if !open.for_reading {
+                        must_be_writable(&mut open).await?;
+                    }
                 }
                 return Ok(open);
             }
@@ -453,12 +466,13 @@ pub(super) fn refuses_options(error: &sqlx::Error, target: &Target) -> bool {
     }
 }
 
-/// Only asked where there is another host to go to: the calls themselves
-/// find out as well.
+/// Whether a server can be written to.
+pub(super) const WRITABLE: &str =
+    "not pg_is_in_recovery() and current_setting('transaction_read_only') = 'off'";
+
 async fn must_be_writable(open: &mut Open) -> Result<(), Failure> {
-    let sql = "select not pg_is_in_recovery() \
-               and current_setting('transaction_read_only') = 'off' as writable";
-    let rows = collect(&mut open.connection, sql.to_owned()).await;
+    let sql = format!("select {WRITABLE} as writable");
+    let rows = collect(&mut open.connection, sql).await;
     let rows = rows.map_err(|error| Failure::of(&error, &open.target))?;
     let writable = rows
         .iter()
@@ -468,8 +482,12 @@ async fn must_be_writable(open: &mut Open) -> Result<(), Failure> {
     if writable {
         return Ok(());
     }
-    Err(Failure::Unanswered(Unknown {
+    Err(cannot_be_written_to(&open.target))
+}
+
+pub(super) fn cannot_be_written_to(target: &Target) -> Failure {
+    Failure::Unanswered(Unknown {
         fault: Fault::ReadOnly,
-        message: format!("{}: a server that cannot be written to", open.target.shown),
-    }))
+        message: format!("{}: a server that cannot be written to", target.shown),
+    })
 }

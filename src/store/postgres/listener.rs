@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::fault::Failure;
-use super::link::{self, Rows, resolved};
+use super::link::{self, Rows, WRITABLE, cannot_be_written_to, resolved};
 use super::settings::PgSettings;
 use super::sql;
 use super::target::Target;
@@ -198,17 +198,15 @@ impl Ears {
             sql::text(self.name.as_str()),
         );
         let look = format!(
-            "select pg_is_in_recovery() as in_recovery, {channel} as channel, pg_backend_pid() \
-             as pid, coalesce(current_setting('leasewrap.session', true), '') as session, \
+            "select {WRITABLE} as writable, {channel} as channel, pg_backend_pid() as pid, \
+             coalesce(current_setting('leasewrap.session', true), '') as session, \
              {CROWD} as crowd"
         );
         let seen =
             Look::of(&collect(&mut listener, look).await.map_err(failed)?).map_err(failed)?;
-        if seen.in_recovery {
-            return Err(Failure::Unanswered(lost(&format!(
-                "{}: a standby",
-                target.shown
-            ))));
+        // What is written elsewhere is told there.
+        if !seen.writable {
+            return Err(cannot_be_written_to(target));
         }
         if seen.session == mark {
             // The session is ours: what it listens to, we hear.
@@ -317,7 +315,7 @@ fn crowd(rows: &Rows) -> u32 {
 }
 
 struct Look {
-    in_recovery: bool,
+    writable: bool,
     channel: String,
     pid: i32,
     session: String,
@@ -332,7 +330,7 @@ impl Look {
             .next()
             .ok_or(sqlx::Error::RowNotFound)?;
         Ok(Self {
-            in_recovery: row.try_get("in_recovery")?,
+            writable: row.try_get("writable")?,
             channel: row.try_get("channel")?,
             pid: row.try_get("pid")?,
             session: row.try_get("session")?,

@@ -20,7 +20,7 @@ use crate::store::settings::Surroundings;
 /// Which servers are good enough (`target_session_attrs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Attributes {
-    /// Whichever answers first.
+    /// Whichever answers first, for what only reads; else as below.
     Any,
     /// One that can be written to.
     ReadWrite,

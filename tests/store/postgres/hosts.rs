@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use leasewrap::lease::ids::Token;
 use leasewrap::lease::record::{Acquired, Expected, Fault, Loss, Observed, Renewed, Unknown};
+use leasewrap::store::admin::Admin;
 use leasewrap::store::settings::{Given, Surroundings};
 use leasewrap::store::{Notice, Store, StoreSettings, Watch};
 use tokio::time::{Instant, timeout};
@@ -16,14 +17,32 @@ use crate::support::wait::{SOON, until_true};
 
 /// One URL with these ports, in this order.
 fn of_ports(ports: &[u16]) -> StoreSettings {
+    of_ports_with(ports, "")
+}
+
+fn of_ports_with(ports: &[u16], parameters: &str) -> StoreSettings {
     let hosts: Vec<String> = ports
         .iter()
         .map(|port| format!("127.0.0.1:{port}"))
         .collect();
     bench::settings(
-        &format!("postgres://postgres@{}/postgres", hosts.join(",")),
+        &format!(
+            "postgres://postgres@{}/postgres?{parameters}",
+            hosts.join(",")
+        ),
         "leasewrap",
     )
+}
+
+/// Waits until a standby has the row of `bench`.
+fn until_there(standby: &Server, bench: &Bench) {
+    let arrived = format!(
+        "select count(*) from leasewrap.lease where name = '{}'",
+        bench.name
+    );
+    until_true("the row is on the standby", SOON, || {
+        standby.psql(&arrived) == "1"
+    });
 }
 
 fn unknown(observed: Observed) -> Unknown {
@@ -71,9 +90,81 @@ fn a_standby_server_is_passed_over_and_not_believed() {
         };
         assert_eq!(said.fault, Fault::ReadOnly, "{said:?}");
         // Operators may look there.
-        use leasewrap::store::admin::Admin;
         let seen = two.store.status(None, LIMIT).await.expect("status");
         assert!(seen.server.in_recovery && seen.value.len() == 1);
+    });
+}
+
+#[test]
+fn any_server_may_be_read_from_and_the_one_to_write_to_is_found() {
+    let primary = Server::start();
+    let bench = bench_on(&primary);
+    let standby = primary.replica(Options::default());
+    let any = |server: &Server| format!("{}?target_session_attrs=any", server.url());
+    let surroundings = Surroundings::new([], Some("postgres".to_owned()), "/".into());
+    let urls = [any(&standby), any(&primary)];
+    let settings = StoreSettings::new(Given::Urls(&urls), "leasewrap", surroundings);
+    let bench = Bench {
+        settings: settings.expect("they are right"),
+        ..bench
+    };
+    run(async {
+        let mut one = bench.contender("one");
+        let (term, _) = one.take(0).await;
+        one.renewed(&term).await;
+        until_there(&standby, &bench);
+        let mut operator = bench.store();
+        let seen = operator.status(None, LIMIT).await.expect("status");
+        assert!(seen.server.in_recovery && seen.value.len() == 1);
+        let asked = operator.request_step_down(&bench.name, None, LIMIT).await;
+        assert_eq!(asked.expect("it is written").len(), 1);
+
+        primary.stop(Stop::Kill);
+        let seen = operator.status(None, LIMIT).await.expect("status");
+        assert!(seen.server.in_recovery && seen.value.len() == 1);
+        // It may come back.
+        let said = unknown(bench.store().observe(LIMIT).await);
+        assert_eq!(said.fault, Fault::Transient, "{said:?}");
+    });
+}
+
+#[test]
+fn a_server_that_has_become_read_only_is_left() {
+    let primary = Server::start();
+    super::set_up(&bench::settings(&primary.url(), "leasewrap"));
+    let standby = primary.replica(Options::default());
+    let ports = [primary.port(), standby.port()];
+    let attributes = ["", "target_session_attrs=any"];
+    let leases = attributes.map(|attributes| Bench::new(of_ports_with(&ports, attributes)));
+    run(async {
+        let mut held = Vec::new();
+        for bench in &leases {
+            let mut one = bench.contender("one");
+            let (term, _) = one.take(0).await;
+            until_there(&standby, bench);
+            held.push((bench, one, term));
+        }
+        standby.promote();
+        primary.psql("alter system set default_transaction_read_only = on");
+        primary.psql("select pg_reload_conf()");
+        until_true("it is read-only", SOON, || {
+            primary.psql("show transaction_read_only") == "on"
+        });
+        let sessions = "from pg_stat_activity where application_name like 'leasewrap %'";
+        primary.psql(&format!("select pg_terminate_backend(pid) {sessions}"));
+        until_true("its sessions have ended", SOON, || {
+            primary.psql(&format!("select count(*) {sessions}")) == "0"
+        });
+        for (bench, mut one, term) in held {
+            let grant = one.renewed(&term).await;
+            let mut watch = bench.store().watch();
+            assert_eq!(timeout(LIMIT, watch.next()).await, Ok(Notice::Connected));
+            one.release(&term, &grant).await;
+            assert!(matches!(
+                timeout(LIMIT, watch.next()).await,
+                Ok(Notice::Changed(_))
+            ));
+        }
     });
 }
 
@@ -130,13 +221,7 @@ fn a_holder_keeps_a_row_that_survived_a_fail_over_and_loses_one_that_did_not() {
     run(async {
         let (mut one, mut two) = (kept.contender("one"), lost.contender("two"));
         let (term, grant) = one.take(0).await;
-        let arrived = format!(
-            "select count(*) from leasewrap.lease where name = '{}'",
-            kept.name
-        );
-        until_true("the row is on the standby", SOON, || {
-            standby.psql(&arrived) == "1"
-        });
+        until_there(&standby, &kept);
         standby.psql("alter system set primary_conninfo = ''");
         standby.psql("select pg_reload_conf()");
         until_true("nothing more arrives there", SOON, || {
