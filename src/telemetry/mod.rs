@@ -28,7 +28,8 @@ use crate::sys::stdio;
 /// unless the end is a good one.
 pub(crate) const LAST: &str = "leasewrap::ended";
 
-/// How long an exit waits for standard error to take what is left.
+/// How long an exit waits for standard error to take what is left, before it
+/// looks whether it would take anything.
 const FLUSH: Duration = Duration::from_millis(200);
 
 /// What is logged, and how.
@@ -102,11 +103,13 @@ impl Telemetry {
         self.queue.dropped()
     }
 
-    /// Writes what is left, in at most 200 ms. To be called before every
-    /// exit and every execution of another program.
+    /// Writes what is left: in at most 200 ms where standard error takes
+    /// nothing, and in at most 2 s where the thread that writes gets no
+    /// processor, or a disk is slow. To be called before every exit, when the
+    /// lease is given back or no worker can live any more.
     pub fn flush(&self) {
         self.queue.show(None);
-        self.queue.flush(FLUSH);
+        self.queue.flush(FLUSH, stdio::is_ready);
     }
 
     /// Says how it ended, in the last line, and flushes.

@@ -28,6 +28,10 @@ const LIMIT: usize = 128 * 1024;
 /// Of the writing thread, which formats one short line at the most.
 const STACK: usize = 128 * 1024;
 
+/// So often an exit waits for what is left, as long as standard error would
+/// take it.
+const TURNS: u32 = 10;
+
 /// How often the live line is drawn anew: its ages grow.
 const REDRAW: Duration = Duration::from_secs(1);
 
@@ -129,14 +133,26 @@ impl Queue {
         self.0.urgently(log);
     }
 
-    /// Waits until everything is written, for at most `limit`.
-    pub fn flush(&self, limit: Duration) {
+    /// Waits until everything is written: for `turn`, and then again as long
+    /// as the sink `is_ready`, so that it is our thread that is late. To write
+    /// here in its place could block: what is ready for one of us is full
+    /// when another process was faster.
+    pub fn flush(&self, turn: Duration, is_ready: impl Fn() -> bool) {
+        for _ in 0..TURNS {
+            if self.is_written_within(turn) || !is_ready() {
+                return;
+            }
+        }
+    }
+
+    fn is_written_within(&self, limit: Duration) -> bool {
         let waiting = |state: &mut State| state.writing || state.redraw || !state.lines.is_empty();
-        drop(
-            self.0
-                .drained
-                .wait_timeout_while(self.0.lock(), limit, waiting),
-        );
+        let waited = self
+            .0
+            .drained
+            .wait_timeout_while(self.0.lock(), limit, waiting);
+        let (_state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        !timeout.timed_out()
     }
 
     /// How many lines were dropped so far.
@@ -337,10 +353,12 @@ impl<'a> MakeWriter<'a> for Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::*;
 
+    const SHORT: Duration = Duration::from_millis(10);
     const LONG: Duration = Duration::from_secs(20);
 
     /// Writes what it is let to write.
@@ -380,13 +398,13 @@ mod tests {
             queue.push(&line);
         }
         assert_eq!(queue.dropped(), 200 - 128);
-        queue.flush(Duration::from_millis(10));
+        queue.flush(SHORT, || false);
         queue.urgently(|| queue.push(b"last\n"));
         assert_eq!(queue.dropped(), 200 - 128);
         for _ in 0..130 {
             open.send(true).expect("the thread waits");
         }
-        queue.flush(LONG);
+        queue.flush(LONG, || false);
         let lines: Vec<_> = comes.try_iter().collect();
         assert_eq!(lines.len(), 129);
         assert_eq!(lines.last(), Some(&b"last\n".to_vec()));
@@ -399,7 +417,37 @@ mod tests {
         open.send(false).expect("the thread waits");
         queue.push(b"a\n");
         queue.push(b"b\n");
-        queue.flush(LONG);
+        queue.flush(LONG, || false);
         assert_eq!(queue.dropped(), 2);
+    }
+
+    /// The thread gets no processor, say, or the disk is slow.
+    #[test]
+    fn what_a_ready_sink_has_not_got_in_time_is_waited_for_again() {
+        let (queue, open, comes) = gated();
+        queue.push(b"last\n");
+        let asked = Cell::new(0);
+        queue.flush(SHORT, || {
+            asked.set(asked.get() + 1);
+            open.send(true).expect("the thread waits");
+            assert!(queue.is_written_within(LONG));
+            true
+        });
+        assert_eq!(asked.get(), 1);
+        assert_eq!(comes.try_iter().count(), 1);
+    }
+
+    #[test]
+    fn a_flush_ends_at_once_where_a_sink_is_not_ready_and_soon_where_it_says_so() {
+        let (queue, _open, _comes) = gated();
+        queue.push(b"last\n");
+        for (ready, times) in [(false, 1), (true, TURNS)] {
+            let asked = Cell::new(0);
+            queue.flush(SHORT, || {
+                asked.set(asked.get() + 1);
+                ready
+            });
+            assert_eq!(asked.get(), times);
+        }
     }
 }
