@@ -98,10 +98,18 @@ fn notify_socket(options: &RunOptions) -> Result<Option<String>, Failed> {
         .map_err(|_| bad_notify_socket(&"it is not UTF-8"))
 }
 
+/// So long `--no-wait` waits for those who have locked the row: a fenced
+/// transaction of the last holder's is shorter.
+const NO_WAIT: Duration = Duration::from_millis(500);
+
 /// The database, as a run speaks to it.
 pub(super) fn store(options: &RunOptions) -> Result<StoreSettings, Failed> {
     let settings = database::settings(&options.keep.db)?;
-    Ok(settings.call_limit(options.keep.timing.call_timeout()))
+    let settings = settings.call_limit(options.keep.timing.call_timeout());
+    Ok(match options.wait {
+        Some(Duration::ZERO) => settings.lock_limit(NO_WAIT),
+        Some(_) | None => settings,
+    })
 }
 
 /// Where `--listen` says.

@@ -231,4 +231,15 @@ impl StoreSettings {
             Self::Sqlite(settings) => Self::Sqlite(settings),
         }
     }
+
+    /// How long an acquisition waits at most for whoever has locked the row,
+    /// whatever time it has for the rest.
+    #[must_use]
+    pub fn lock_limit(self, limit: Duration) -> Self {
+        match self {
+            Self::Postgres(settings) => Self::Postgres(settings.lock_limit(limit)),
+            // Whoever writes to a file locks all of it, for another lease too.
+            Self::Sqlite(settings) => Self::Sqlite(settings),
+        }
+    }
 }

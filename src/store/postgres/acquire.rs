@@ -185,7 +185,8 @@ impl PgStore {
                     quiet,
                 ];
                 // Half of the time is kept for the acquisition itself.
-                store.message(&[sql::LIMITS, sql::CLOSE_WATCHED], &values, left / 2)
+                let limit = store.link.settings().waits_for_locks(left / 2);
+                store.message(&[sql::LIMITS, sql::CLOSE_WATCHED], &values, limit)
             })
             .await;
         let rows = answer.reply?;
@@ -204,15 +205,18 @@ impl PgStore {
         tell: Tell,
         instead: &sql::Values<'_>,
     ) -> String {
-        let nowait = match locked {
-            Locked::Refuse => "nowait",
-            Locked::Wait => "",
+        let waits = self.link.settings().waits_for_locks(left);
+        // Every acquisition may have to wait for others, which wait for a row.
+        let lock = sql::timeout(waits / 2);
+        let (nowait, limit) = match locked {
+            Locked::Refuse => ("nowait", left),
+            Locked::Wait => ("", waits),
         };
         let (acquire, values) = self.taking(request, left, tell);
         let mut values: Vec<(&str, &str)> = [instead, &sql::borrowed(&values)].concat();
-        values.push(("nowait", nowait));
+        values.extend([("nowait", nowait), ("lock_timeout", &lock)]);
         let parts = [sql::LIMITS, sql::ONE_AT_A_TIME, sql::LOCK_ROW, &acquire];
-        self.message(&parts, &values, left)
+        self.message(&parts, &values, limit)
     }
 
     /// The statement that takes, and what it compares and writes.

@@ -38,6 +38,7 @@ pub struct PgSettings {
     schema: String,
     surroundings: Surroundings,
     call_limit: Duration,
+    lock_limit: Duration,
 }
 
 impl PgSettings {
@@ -68,6 +69,7 @@ impl PgSettings {
             schema: schema.to_owned(),
             surroundings,
             call_limit: Duration::from_secs(30),
+            lock_limit: Duration::MAX,
         };
         settings.targets()?;
         Ok(settings)
@@ -78,6 +80,19 @@ impl PgSettings {
     pub fn call_limit(mut self, limit: Duration) -> Self {
         self.call_limit = limit;
         self
+    }
+
+    /// How long an acquisition waits for whoever has locked the row, at most
+    /// (default: as long as it may take).
+    #[must_use]
+    pub fn lock_limit(mut self, limit: Duration) -> Self {
+        self.lock_limit = limit;
+        self
+    }
+
+    /// What is left of that, and of a call.
+    pub(super) fn waits_for_locks(&self, left: Duration) -> Duration {
+        left.min(self.lock_limit)
     }
 
     pub(super) fn statement_limit(&self) -> Duration {
