@@ -62,6 +62,16 @@ pub fn of_signal(signal: i32) -> u8 {
     u8::try_from(signal.saturating_add(128)).unwrap_or(u8::MAX)
 }
 
+/// Whether a worker that got the signal of an orderly stop has ended as it was
+/// told: with success, by that signal, or with what a shell reports for it.
+pub fn is_as_told(end: WorkerEnd, stop_signal: i32) -> bool {
+    let code = match end {
+        WorkerEnd::Exited(code) => code,
+        WorkerEnd::Signaled(signal) => of_signal(signal),
+    };
+    code == 0 || code == of_signal(stop_signal)
+}
+
 /// What `execve(2)` answers when there is no such file.
 const ENOENT: i32 = 2;
 
@@ -106,6 +116,21 @@ impl ExitCodes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stopped_worker_goes_as_told_by_the_signal_or_with_its_code_or_with_success() {
+        use WorkerEnd::{Exited, Signaled};
+        for (end, is) in [
+            (Exited(0), true),
+            (Exited(130), true),
+            (Signaled(2), true),
+            (Exited(143), false),
+            (Exited(9), false),
+            (Signaled(9), false),
+        ] {
+            assert_eq!(is_as_told(end, 2), is, "{end:?}");
+        }
+    }
 
     #[test]
     fn a_loss_is_never_zero_and_a_worker_keeps_its_own_code() {

@@ -77,7 +77,7 @@ fn never_began(unusable: &Unusable) -> Ended {
                 errno: unusable.errno(),
             }),
             message: None,
-            asked: false,
+            told_by: None,
         },
         waited: Duration::ZERO,
         held: None,
@@ -127,9 +127,11 @@ fn log(ended: &Ended, exit_code: u8, options: &AttachOptions) {
             )
         };
     }
+    let told_by = ended.end.told_by;
+    let is_as_told = |end| told_by.is_some_and(|signal| exit::is_as_told(end, signal));
     match &ended.end.how {
         How::Worker(WorkerEnd::Exited(0)) | How::Signaled(_) => say!(tracing::Level::INFO),
-        How::Worker(_) if ended.end.asked => say!(tracing::Level::INFO),
+        How::Worker(end) if is_as_told(*end) => say!(tracing::Level::INFO),
         How::Worker(_) | How::SteppedDown | How::NotAcquired => say!(tracing::Level::WARN),
         How::Lost | How::NotStarted(_) | How::Failed(_) => say!(tracing::Level::ERROR),
     }

@@ -24,6 +24,7 @@ pub struct Record {
     /// How long it stood by before the term, once there is one.
     waited: Option<Duration>,
     rides_out: Duration,
+    stop_signal: i32,
     containment: Containment,
     term: Option<Term>,
     acquired: Option<BootInstant>,
@@ -48,6 +49,7 @@ impl Record {
             standing_since: clock::now(),
             waited: None,
             rides_out: options.keep.timing.rides_out(),
+            stop_signal: options.keep.stop_signal,
             containment: if options.pid_namespace {
                 Containment::PidNamespace
             } else {
@@ -94,6 +96,7 @@ impl Record {
             program: "",
             exit_code: 0,
             stop: self.stop.as_ref(),
+            stop_signal: self.stop_signal,
             waited: self
                 .waited
                 .unwrap_or_else(|| now.saturating_since(self.standing_since)),

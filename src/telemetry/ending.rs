@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use tracing::Level;
 
+use crate::exit;
 use crate::lease::ids::LeaseName;
 use crate::lease::keeper::event::{Outcome, StopCause};
 use crate::lease::record::Loss;
+use crate::lease::stop_signal_of;
 use crate::sys::signals;
 use crate::wire::{NotStarted, WorkerEnd};
 
@@ -26,6 +28,8 @@ pub struct Ending<'a> {
     pub exit_code: u8,
     /// The orderly stop that preceded the end.
     pub stop: Option<&'a StopCause>,
+    /// `--stop-signal`.
+    pub stop_signal: i32,
     /// How long leasewrap stood by.
     pub waited: Duration,
     /// How long the lease was held, if it ever was.
@@ -70,18 +74,16 @@ impl Ending<'_> {
         }
     }
 
-    /// An end that somebody asked for is a good one, and so is a worker's
-    /// own success, and whatever `--conflict-exit-code 0` says is none of
-    /// anybody's business.
+    /// An end that somebody asked for is a good one, where the worker went as
+    /// it was told, and so is a worker's own success, and whatever
+    /// `--conflict-exit-code 0` says is none of anybody's business.
     fn level(&self) -> Level {
         match self.outcome {
             _ if self.runs_out_in.is_some() => Level::WARN,
             Outcome::Worker(WorkerEnd::Exited(0)) | Outcome::Signaled(_) => Level::INFO,
-            Outcome::Worker(_) => match self.stop {
-                Some(StopCause::Signal(_) | StopCause::Attach(_) | StopCause::StepDown) => {
-                    Level::INFO
-                }
-                Some(StopCause::Unfit | StopCause::Watchdog) | None => Level::WARN,
+            Outcome::Worker(end) => match self.told_by() {
+                Some(signal) if exit::is_as_told(*end, signal) => Level::INFO,
+                Some(_) | None => Level::WARN,
             },
             Outcome::NotAcquired { .. } if self.exit_code == 0 => Level::INFO,
             Outcome::SteppedDown { .. } | Outcome::NotAcquired { .. } => Level::WARN,
@@ -89,6 +91,17 @@ impl Ending<'_> {
             | Outcome::Database(_)
             | Outcome::NotStarted(_)
             | Outcome::GuardDied => Level::ERROR,
+        }
+    }
+
+    /// The signal that a stop has sent that somebody asked for.
+    fn told_by(&self) -> Option<i32> {
+        match self.stop? {
+            StopCause::Signal(signal) | StopCause::Attach(signal) => {
+                Some(stop_signal_of(*signal).unwrap_or(self.stop_signal))
+            }
+            StopCause::StepDown => Some(self.stop_signal),
+            StopCause::Unfit | StopCause::Watchdog => None,
         }
     }
 
@@ -250,6 +263,7 @@ mod tests {
             program: "./w",
             exit_code,
             stop,
+            stop_signal: 15,
             waited: Duration::from_secs(5),
             held: Some(Duration::from_secs(90)),
             runs_out_in: None,
@@ -356,6 +370,16 @@ mod tests {
         assert_eq!(level, Level::INFO);
         assert!(text.contains("because SIGTERM came"), "{text}");
         assert_eq!(end(&outcome, Some(&StopCause::Watchdog)).0, Level::WARN);
+        // It had to be killed, or has its own word to say.
+        for outcome in [WorkerEnd::Signaled(9), WorkerEnd::Exited(9)].map(Outcome::Worker) {
+            for stop in [StopCause::Signal(15), StopCause::StepDown] {
+                assert_eq!(end(&outcome, Some(&stop)).0, Level::WARN, "{outcome:?}");
+            }
+        }
+        // What is sent is not always --stop-signal.
+        let outcome = Outcome::Worker(WorkerEnd::Signaled(2));
+        assert_eq!(end(&outcome, Some(&StopCause::Signal(2))).0, Level::INFO);
+        assert_eq!(end(&outcome, Some(&StopCause::Signal(15))).0, Level::WARN);
         // Else the crontabs of all hosts but one send a mail every night.
         let outcome = Outcome::NotAcquired {
             why: Reason::Overtaken,

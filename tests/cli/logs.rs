@@ -148,6 +148,33 @@ fn quiet_still_says_what_went_wrong() {
     assert!(ended.last_line().contains("lost"), "{:?}", ended.log);
 }
 
+/// Nothing else says that an orderly stop was none.
+#[test]
+fn quiet_still_says_that_a_worker_did_not_go_as_told() {
+    for (on_term, patience, code, words) in [
+        ("exit 9", "1m", 9, "exit code 9"),
+        ("", "200ms", 137, "SIGKILL"),
+    ] {
+        let run = leasewrap()
+            .switch("-q")
+            .option("--stop-timeout", patience)
+            .option("--stop-to", "worker")
+            .sh(&format!(
+                "trap '{on_term}' TERM; echo ready; while :; do sleep 0.1; done"
+            ))
+            .spawn();
+        run.wait_out("ready");
+        run.signal(libc::SIGTERM);
+        let ended = run.end().code(code);
+        let last = ended.last_line();
+        assert!(
+            last.contains(words) && last.contains("SIGTERM"),
+            "{:?}",
+            ended.log
+        );
+    }
+}
+
 #[test]
 fn a_loss_says_who_stood_still_and_whether_the_worker_was_killed() {
     let proxy = Proxy::to(shared().port());

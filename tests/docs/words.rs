@@ -113,6 +113,7 @@ fn every_last_line_is_explained() {
             program: "./mailer",
             exit_code: 1,
             stop: None,
+            stop_signal: 15,
             waited: Duration::from_secs(5),
             held: None,
             runs_out_in: None,

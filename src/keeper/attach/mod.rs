@@ -335,7 +335,7 @@ impl Front {
                 self.end = Some(End {
                     how: How::NotAcquired,
                     message: None,
-                    asked: false,
+                    told_by: None,
                 });
             }
             Told::Waiting(_)

@@ -185,8 +185,8 @@ pub struct End {
     pub how: How,
     /// What `serve` says of it.
     pub message: Option<String>,
-    /// Somebody had asked for an orderly stop.
-    pub asked: bool,
+    /// The signal of the orderly stop that somebody had asked for.
+    pub told_by: Option<i32>,
 }
 
 /// How it ended.

@@ -345,7 +345,7 @@ impl Attach {
         out.push(Action::End(End {
             how,
             message: None,
-            asked: false,
+            told_by: None,
         }));
         State::Ended
     }

@@ -35,8 +35,8 @@ pub(super) struct Running {
     pub(super) killing: bool,
     stop_signal: i32,
     stop_timeout: Duration,
-    /// Since when an orderly stop is under way.
-    stopping: Option<BootInstant>,
+    /// Since when an orderly stop is under way, and its signal.
+    stopping: Option<(BootInstant, i32)>,
     /// `serve` has ordered SIGKILL without an orderly stop before.
     cut_off: bool,
     guard_gone: bool,
@@ -50,7 +50,7 @@ pub(super) struct Reporting {
     began: BootInstant,
     pub(super) until: BootInstant,
     loss: Option<Loss>,
-    asked: bool,
+    told_by: Option<i32>,
     /// How it ended, if `serve` says nothing else.
     how: How,
 }
@@ -90,7 +90,7 @@ impl Running {
             Event::Guard(event) => return self.guard(event, now, out),
             Event::Stop(signal) => self.stop(signal, now, out),
             Event::HurryUp => {
-                let hurries = |began| now.at >= began + HURRY_AFTER;
+                let hurries = |(began, _)| now.at >= began + HURRY_AFTER;
                 if self.stopping.is_some_and(hurries) {
                     self.kill(None, out);
                 }
@@ -128,7 +128,7 @@ impl Running {
             }
             ToGuard::Stop { signal, kill_by } => {
                 if self.stopping.is_none() {
-                    self.stopping = Some(now.at);
+                    self.stopping = Some((now.at, signal));
                     out.push(Action::Tell(Told::Stopping { signal: None }));
                 }
                 out.push(Action::ToGuard(ToGuard::Stop { signal, kill_by }));
@@ -149,13 +149,14 @@ impl Running {
     /// Each process gets the stop signal once: what `serve` orders later only
     /// brings SIGKILL nearer (see the guard's machine).
     fn stop(&mut self, signal: i32, now: &Now, out: &mut Actions) {
+        let sent = stop_signal_of(signal).unwrap_or(self.stop_signal);
         out.push(Action::ToGuard(ToGuard::Stop {
-            signal: stop_signal_of(signal).unwrap_or(self.stop_signal),
+            signal: sent,
             kill_by: now.at + self.stop_timeout,
         }));
         out.push(Action::ToServe(FromAttach::Stopping { signal }));
         if self.stopping.is_none() {
-            self.stopping = Some(now.at);
+            self.stopping = Some((now.at, sent));
             out.push(Action::Tell(Told::Stopping {
                 signal: Some(signal),
             }));
@@ -225,7 +226,7 @@ impl Running {
     fn report(self, not_started: Option<NotStarted>, now: &Now, out: &mut Actions) -> State {
         let how = self.how(not_started);
         let limit = match self.loss {
-            Some(Loss::Serve(_)) => return end(how, None, false, out),
+            Some(Loss::Serve(_)) => return end(how, None, None, out),
             Some(Loss::Deadline) => now.at + LAST_WORD_OF_A_LOSS,
             None => now.at.max(self.deadline) + LAST_WORD,
         };
@@ -233,7 +234,7 @@ impl Running {
             began: now.at,
             until: limit,
             loss: self.loss,
-            asked: self.stopping.is_some(),
+            told_by: self.stopping.map(|(_, signal)| signal),
             how,
         })
     }
@@ -263,11 +264,11 @@ impl Reporting {
                 out.push(ack(seq));
                 State::Reporting(self)
             }
-            Event::ServeLost(_) => end(self.how, None, self.asked, out),
+            Event::ServeLost(_) => end(self.how, None, self.told_by, out),
             Event::HurryUp if now.at >= self.began + HURRY_AFTER => {
-                end(self.how, None, self.asked, out)
+                end(self.how, None, self.told_by, out)
             }
-            Event::Wake if now.at >= self.until => end(self.how, None, self.asked, out),
+            Event::Wake if now.at >= self.until => end(self.how, None, self.told_by, out),
             // Sent before it heard that the tree is empty.
             Event::Serve(
                 ToAttach::Guard(_)
@@ -294,13 +295,13 @@ impl Reporting {
     fn over(self, said: TermEnd, message: String, out: &mut Actions) -> State {
         let message = Some(message).filter(|message| !message.is_empty());
         match (self.loss, said) {
-            (Some(_), TermEnd::Lost) | (None, TermEnd::Lost) => end(How::Lost, message, false, out),
-            (Some(_), _) => end(How::Lost, None, false, out),
-            (None, TermEnd::Worker(worker)) => end(How::Worker(worker), message, self.asked, out),
-            (None, TermEnd::SteppedDown) => end(How::SteppedDown, message, self.asked, out),
+            (Some(_), TermEnd::Lost) | (None, TermEnd::Lost) => end(How::Lost, message, None, out),
+            (Some(_), _) => end(How::Lost, None, None, out),
+            (None, TermEnd::Worker(worker)) => end(How::Worker(worker), message, self.told_by, out),
+            (None, TermEnd::SteppedDown) => end(How::SteppedDown, message, self.told_by, out),
             // Here it is known which program it was.
             (None, TermEnd::NotStarted(_) | TermEnd::Failed) => {
-                end(self.how, None, self.asked, out)
+                end(self.how, None, self.told_by, out)
             }
         }
     }
@@ -310,13 +311,13 @@ fn relay(frame: FromGuard) -> Action {
     Action::ToServe(FromAttach::Guard(frame))
 }
 
-fn end(how: How, message: Option<String>, asked: bool, out: &mut Actions) -> State {
+fn end(how: How, message: Option<String>, told_by: Option<i32>, out: &mut Actions) -> State {
     out.push(Action::DismissGuard);
     out.push(Action::Disconnect);
     out.push(Action::End(End {
         how,
         message,
-        asked,
+        told_by,
     }));
     State::Ended
 }

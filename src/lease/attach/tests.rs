@@ -250,7 +250,7 @@ fn the_end_is_what_serve_says_of_it() {
             let end = End {
                 how: how.clone(),
                 message: (its_words && message == "why").then(|| message.to_owned()),
-                asked: false,
+                told_by: None,
             };
             assert_eq!(actions.last(), Some(&Action::End(end)));
         }
@@ -404,6 +404,14 @@ fn a_stop_takes_effect_at_once_and_serve_is_told() {
         assert_eq!(bench.hears(Event::HurryUp), []);
         bench.at = second(2);
         assert!(bench.hears(Event::HurryUp).contains(&Action::Kill));
+        // Whether it went as told is judged by what it was told.
+        bench.ended(WorkerEnd::Signaled(9));
+        let end = bench.serve(over(TermEnd::Worker(WorkerEnd::Signaled(9))));
+        let told_by = Some(sent);
+        assert!(
+            matches!(&end[..], [.., Action::End(end)] if end.told_by == told_by),
+            "{end:?}"
+        );
     }
 }
 
