@@ -5,7 +5,7 @@
 //! does:
 //!
 //! - A variable that is empty counts as not set: `LEASEWRAP_TTL=` in a unit
-//!   file or a compose file takes the default.
+//!   file or a compose file takes the default. So does a switch that is `false`.
 //! - What stands on the command line wins, also over the variable of an
 //!   option that excludes it (`--no-wait` over `LEASEWRAP_WAIT`).
 //! - A wrong value is reported under the variable's name.
@@ -75,15 +75,18 @@ fn fill(
         let Some(variable) = variable(arg) else {
             continue;
         };
-        let rivals = named.get_arg_conflicts_with(arg);
+        let Some(value) = environment(&variable).filter(|value| !value.is_empty()) else {
+            continue;
+        };
+        let rivals = rivals(named, arg);
         if given(arg.get_id().as_str()) || rivals.iter().any(|rival| given(rival.get_id().as_str()))
         {
             continue;
         }
-        let Some(value) = environment(&variable).filter(|value| !value.is_empty()) else {
-            continue;
-        };
         check(arg, &variable, &value)?;
+        if is_switch(arg) && value == "false" {
+            continue;
+        }
         if let Some((_, other)) = taken.iter().find(|(other, _)| rivals.contains(other)) {
             return Err(UsageError::new(format!(
                 "{other} and {variable} are both set; set one of them"
@@ -95,10 +98,23 @@ fn fill(
     Ok(command)
 }
 
+/// What `arg` excludes, whichever of the two says so.
+fn rivals<'a>(command: &'a Command, arg: &'a Arg) -> Vec<&'a Arg> {
+    let names = |one: &Arg, other: &&Arg| command.get_arg_conflicts_with(one).contains(other);
+    command
+        .get_arguments()
+        .filter(|other| names(arg, other) || names(other, &arg))
+        .collect()
+}
+
+fn is_switch(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::SetTrue)
+}
+
 /// Reads the value as its option would, so that what clap gets as a default
 /// is known to be right.
 fn check(arg: &Arg, variable: &str, value: &OsStr) -> Result<(), UsageError> {
-    if matches!(arg.get_action(), ArgAction::SetTrue) {
+    if is_switch(arg) {
         return match value.to_str() {
             Some("true" | "false") => Ok(()),
             Some(_) | None => Err(UsageError::value(

@@ -75,6 +75,41 @@ fn an_option_wins_over_the_variable_of_one_that_it_excludes() {
 }
 
 #[test]
+fn the_watchdog_and_pass_notify_exclude_each_other_whichever_is_named_where() {
+    const WATCHDOG: (&str, &str) = ("LEASEWRAP_WORKER_WATCHDOG", "10s");
+    const PASSES: (&str, &str) = ("LEASEWRAP_PASS_NOTIFY", "true");
+    let found = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let options = run(
+            &[&["--db", DB][..], arguments, &["--", "w"]].concat(),
+            environment,
+        );
+        (options.worker_watchdog.is_some(), options.pass_notify)
+    };
+    assert_eq!(found(&["--pass-notify"], &[WATCHDOG]), (false, true));
+    assert_eq!(
+        found(&["--worker-watchdog", "5s"], &[PASSES]),
+        (true, false)
+    );
+    let said = usage(&["--db", DB, "--", "w"], &[PASSES, WATCHDOG]);
+    assert!(said.contains("are both set"), "{said}");
+    usage(
+        &[
+            "--db",
+            DB,
+            "--pass-notify",
+            "--worker-watchdog",
+            "5s",
+            "--",
+            "w",
+        ],
+        &[],
+    );
+    // A switch that says no is not set.
+    let not = ("LEASEWRAP_PASS_NOTIFY", "false");
+    assert_eq!(found(&[], &[not, WATCHDOG]), (true, false));
+}
+
+#[test]
 fn an_empty_variable_counts_as_not_set() {
     let empty = OPTIONS.map(|name| (name, ""));
     let options = run(&["--db", DB, "--", "w"], &empty);
