@@ -26,7 +26,8 @@ pub struct Notice {
     message: String,
     /// Whose lease it is about.
     holder: Holder,
-    /// Until whoever is left of the tree is killed.
+    /// Until whoever is left of the tree is killed, or until a lease that could
+    /// not be given back runs out.
     left: Option<Duration>,
     /// How much later than planned.
     late: Option<Duration>,
@@ -141,16 +142,23 @@ impl Notice {
                     None => ("worker", "the worker has ended"),
                 };
                 // Where the loss was told of, this is the same end again.
-                let message = match result {
-                    GivenBack::Done => why.to_owned(),
+                let (reason, message, left) = match result {
+                    GivenBack::Done => (reason, why.to_owned(), None),
                     GivenBack::NotOurs | GivenBack::RunsOut { .. } if beside.lost => return None,
-                    GivenBack::NotOurs => format!("{why}; it was no longer ours to give back"),
-                    GivenBack::RunsOut { left } => format!(
-                        "{why}; it could not be given back, and runs out in {}",
-                        Rounded(*left)
-                    ),
+                    GivenBack::NotOurs => {
+                        let message = format!("{why}; it was no longer ours to give back");
+                        ("not-ours", message, None)
+                    }
+                    GivenBack::RunsOut { left } => {
+                        let message = format!(
+                            "{why}; it could not be given back, and runs out in {}",
+                            Rounded(*left)
+                        );
+                        ("runs-out", message, Some(*left))
+                    }
                 };
-                notice(Happening::Released, reason, message)
+                let notice = notice(Happening::Released, reason, message)?;
+                Some(Self { left, ..notice })
             }
             Transition::HolderChanged { record } => {
                 let message = match record.label.as_str() {
@@ -235,4 +243,55 @@ fn at_most(bytes: usize, mut text: String) -> String {
         text.push('…');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_cleans_up_can_tell_a_lease_that_is_free_from_one_that_is_not() {
+        let term = Term {
+            slot: Slot(0),
+            holder: HolderId(uuid::Uuid::from_u128(7)),
+            token: Token(5),
+        };
+        let terms = Terms {
+            ttl: Duration::from_secs(30),
+            takeover_delay: Duration::ZERO,
+            hold_at_least: Duration::ZERO,
+            label: Label::new("h/1").expect("a label"),
+            value: Value::new("").expect("a value"),
+        };
+        let left = Duration::from_secs(4);
+        let why = ("signal", "SIGTERM came".to_owned());
+        for (result, reason, left_ms) in [
+            (GivenBack::Done, "signal", None),
+            (GivenBack::NotOurs, "not-ours", None),
+            (GivenBack::RunsOut { left }, "runs-out", Some(4_000)),
+        ] {
+            let slot = Slot(0);
+            let mut beside = Beside {
+                term: Some(&term),
+                terms: &terms,
+                why: Some(&why),
+                lost: false,
+                now: BootInstant::from_nanos(0),
+            };
+            let released = Transition::Released { slot, result };
+            let notice = Notice::of(&released, &beside).expect("it is told");
+            assert!(notice.message.starts_with("SIGTERM came"));
+            let name = LeaseName::new("mailer").expect("a name");
+            let json: serde_json::Value =
+                serde_json::from_str(&notice.json(&name)).expect("one line of JSON");
+            assert_eq!(
+                (&json["reason"], json["left_ms"].as_u64()),
+                (&reason.into(), left_ms)
+            );
+            // The loss was an event of its own.
+            beside.lost = true;
+            let again = Notice::of(&released, &beside).is_some();
+            assert_eq!(again, result == GivenBack::Done);
+        }
+    }
 }
