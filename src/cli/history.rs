@@ -31,7 +31,7 @@ pub struct History {
     #[arg(value_parser = values::lease_name)]
     name: Option<LeaseName>,
     /// Only what happened since so long ago
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = values::any_duration)]
     since: Option<Duration>,
     /// For people or for machines
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
@@ -157,7 +157,8 @@ fn text(
         "NAME", "SLOT", "TOKEN", "HOLDER", "FROM", "TO", "FOR", "END", "WHY",
     ];
     let table = table(&headings, &rows, paint);
-    let begin = since.map(|since| DbTime(now.0.saturating_sub_unsigned(millis(since))));
+    // Of what lies before 1970 there is nothing to draw.
+    let begin = since.map(|since| DbTime(now.0.saturating_sub_unsigned(millis(since)).max(0)));
     format!(
         "{table}\n{}",
         timeline::draw(terms, begin, now, paint, width)

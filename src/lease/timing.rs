@@ -10,8 +10,9 @@ use self::unfit::Parts;
 pub use self::unfit::{TimingError, Unfit};
 
 /// The most that any of the times may be: far above every use, and low
-/// enough that no sum or multiple of them can overflow.
-pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// enough that no sum or multiple of them can overflow. A year of humantime's
+/// has 365.25 days.
+pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// The least for times that a loop repeats at: below it the loop would do
 /// nothing else.

@@ -250,8 +250,13 @@ fn stop_timeout_by_variable() {
 fn the_longest_times_that_can_be_given() {
     let file = crate::support::run::run().file("long.db");
     for url in [shared().url(), format!("sqlite:{}", file.display())] {
-        let builder = holder(&url, &lease_name("long")).ttl("365d");
+        let name = lease_name("long");
+        let builder = holder(&url, &name).ttl("366d");
         builder.switch("--no-wait").sh("true").run().code(0);
+        let history = bare().text().switch("history");
+        let history = history.option("--db", &url).option("--name", &name);
+        let ended = history.option("--since", "100000y").run().code(0);
+        assert!(ended.out.contains("1970-01-01"), "{ended:?}");
     }
 }
 

@@ -13,15 +13,23 @@ use crate::lease::timing::LONGEST;
 use crate::sys::entry::password_spans;
 use crate::sys::signals;
 
-/// A duration as humantime reads it.
+/// A duration as humantime reads it, however long.
+///
+/// # Errors
+/// A fragment for people.
+pub fn any_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text.trim())
+        .map_err(|error| format!("{error}; give a duration such as 15s, 1m 30s or 500ms"))
+}
+
+/// One that something may last for.
 ///
 /// # Errors
 /// A fragment for people.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let read = humantime::parse_duration(text.trim())
-        .map_err(|error| format!("{error}; give a duration such as 15s, 1m 30s or 500ms"))?;
+    let read = any_duration(text)?;
     if read > LONGEST {
-        return Err("is more than 365 days".to_owned());
+        return Err("is more than 366 days".to_owned());
     }
     Ok(read)
 }
@@ -194,9 +202,14 @@ mod tests {
         assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration(" 500ms "), Ok(Duration::from_millis(500)));
         assert_eq!(duration("0s"), Ok(Duration::ZERO));
-        for wrong in ["", "30", "abc", "-1s", "1s 99999999999999999999y", "2y"] {
+        for year in ["1y", "1year", "12months", "366d"] {
+            assert!(duration(year).is_ok(), "{year}");
+        }
+        for wrong in ["", "30", "abc", "-1s", "1s 99999999999999999999y"] {
+            assert!(any_duration(wrong).is_err(), "{wrong}");
             assert!(duration(wrong).is_err(), "{wrong}");
         }
+        assert!(duration("366d 1s").is_err() && any_duration("2y").is_ok());
     }
 
     #[test]
