@@ -51,7 +51,8 @@ pub struct Cli {
 }
 
 const MORE: &str = "\
-Each option has its variable: LEASEWRAP_RENEW_EVERY for --renew-every.
+Each option but --no-wait, -v and -q has its variable: LEASEWRAP_RENEW_EVERY
+for --renew-every.
 'leasewrap help' explains more, with examples.";
 
 const EXAMPLES: &str = "\

@@ -284,6 +284,7 @@ fn hints_fit_the_mistake() {
 fn help_is_short_or_long_and_shows_no_value_of_a_variable() {
     let short = help(&["--help"]);
     assert_eq!(short, help(&["-h"]));
+    assert!(short.contains("Each option but --no-wait, -v and -q has its variable"));
     let long = help(&["help"]);
     assert!(long.len() > short.len() && long.contains("Examples:") && !short.contains("Examples:"));
     for text in [&short, &long] {
