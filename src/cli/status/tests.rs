@@ -110,6 +110,8 @@ fn the_table_says_who_and_the_notes_say_the_rest() {
     );
     let text = view(lease(7, |slot| slot.record.expired = true)).text(Paint::none());
     assert!(text.contains("job: expired 12s ago"), "{text}");
+    // From when it was acquired until it expired.
+    assert!(text.contains("host/1  7      2m        2"), "{text}");
     let reserved = Reserved {
         label: "b/2".to_owned(),
         remaining: Duration::from_secs(3),

@@ -58,6 +58,7 @@ struct Slot {
     revision: i64,
     ttl_ms: u64,
     takeover_delay_ms: u64,
+    /// Until it expired, where it has.
     held_for_ms: Option<u64>,
     expires_in_ms: Option<u64>,
     expired_for_ms: Option<u64>,
@@ -319,7 +320,14 @@ impl Slot {
             revision: record.revision.0,
             ttl_ms: millis(record.ttl),
             takeover_delay_ms: millis(record.takeover_delay),
-            held_for_ms: taken.then(|| millis(record.held_for)),
+            held_for_ms: taken.then(|| {
+                // Nobody holds what has expired.
+                millis(if record.expired {
+                    between(status.acquired_at, status.expires_at)
+                } else {
+                    record.held_for
+                })
+            }),
             expires_in_ms: (taken && !record.expired).then(|| millis(record.expires_in)),
             expired_for_ms: (taken && record.expired)
                 .then(|| millis(between(status.expires_at, seen.now))),
