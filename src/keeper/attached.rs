@@ -3,6 +3,7 @@
 //! woken nor killed, and of one that is gone nothing can be said, unless its
 //! container has provably ended with it.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::task::yield_now;
 
 use super::door::{Door, Guest};
 use super::frames::Heard;
-use super::link::News;
+use super::link::{News, READ_AHEAD};
 use super::pulse::{Pulse, Remedy};
 use crate::lease::keeper::event::{GuardEvent, Outcome};
 use crate::lease::time::BootInstant;
@@ -39,7 +40,9 @@ pub struct Attached {
     seat: Seat,
     /// Something was heard: others get a look before it is listened again,
     /// however much there is to hear.
-    heard: bool,
+    yields: bool,
+    /// Read before its turn, and not told yet.
+    ahead: VecDeque<News>,
 }
 
 enum Seat {
@@ -81,7 +84,8 @@ impl Attached {
         Ok(Self {
             guests,
             seat: Seat::Vacant,
-            heard: false,
+            yields: false,
+            ahead: VecDeque::new(),
         })
     }
 
@@ -125,6 +129,7 @@ impl Attached {
     pub fn dismiss(&mut self, outcome: &Outcome, message: String) {
         match mem::replace(&mut self.seat, Seat::Vacant) {
             Seat::Taken(mut sitting) if sitting.started => {
+                self.ahead.clear();
                 sitting.send(&ToAttach::Over {
                     end: end_of(outcome),
                     message: shortened(message),
@@ -154,16 +159,37 @@ impl Attached {
 
     /// Does what has become due.
     pub fn wake(&mut self, now: BootInstant) -> News {
+        self.read_ahead();
         match &mut self.seat {
             Seat::Taken(sitting) => sitting.look(now),
             Seat::Vacant | Seat::Ending(..) | Seat::Left(_) => News::Nothing,
         }
     }
 
+    /// What the guard has said by now is told in its turn. It was not silent
+    /// where it is this process that has stood still.
+    fn read_ahead(&mut self) {
+        for _ in self.ahead.len()..READ_AHEAD {
+            let Seat::Taken(sitting) = &mut self.seat else {
+                return;
+            };
+            let guest = &mut sitting.guest;
+            let news = match guest.frames.receive(&guest.channel, FromAttach::decode) {
+                Heard::Nothing => return,
+                heard => self.heard(heard),
+            };
+            self.ahead.extend(Some(news).filter(News::is_any));
+        }
+    }
+
     /// The next thing that is heard. Cancel safe.
     pub async fn next(&mut self) -> News {
-        if mem::take(&mut self.heard) {
+        if mem::take(&mut self.yields) {
             yield_now().await;
+        }
+        if let Some(news) = self.ahead.pop_front() {
+            self.yields = true;
+            return news;
         }
         let seen = match &mut self.seat {
             Seat::Taken(sitting) if sitting.announce => {
@@ -187,14 +213,20 @@ impl Attached {
                 None => return std::future::pending().await,
             },
         };
-        self.heard = true;
+        self.yields = true;
         match seen {
             Seen::Guest(guest) => self.came(guest),
-            Seen::Heard(Heard::Frame(frame)) => self.hear(frame),
-            Seen::Heard(Heard::Nothing) => News::Nothing,
-            Seen::Heard(Heard::Closed) => self.left("has gone"),
-            Seen::Heard(Heard::Malformed) => self.left("has sent what is no frame"),
+            Seen::Heard(heard) => self.heard(heard),
             Seen::Ended => self.container_ended(),
+        }
+    }
+
+    fn heard(&mut self, heard: Heard<FromAttach>) -> News {
+        match heard {
+            Heard::Frame(frame) => self.hear(frame),
+            Heard::Nothing => News::Nothing,
+            Heard::Closed => self.left("has gone"),
+            Heard::Malformed => self.left("has sent what is no frame"),
         }
     }
 
@@ -397,3 +429,6 @@ fn end_of(outcome: &Outcome) -> TermEnd {
         | Outcome::Signaled(_) => TermEnd::Failed,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The keeper's side of its guard: frames in both directions, whether it
 //! answers, and what is left to do when it is gone.
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -27,6 +28,10 @@ const SWEEP_AGAIN: Duration = Duration::from_secs(1);
 /// How long the guard of a hook may say nothing. What a hook has started lives
 /// on when its guard is killed, and its own timer ends it in time.
 const HOOK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// So many frames at most are read before a guard's silence is judged:
+/// whoever talks without end gets no further with it.
+pub(super) const READ_AHEAD: usize = 64;
 
 /// What is heard of the guard.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,6 +66,11 @@ impl News {
             FromGuard::Ack { .. } | FromGuard::WorkerContinued => return Self::Nothing,
         })
     }
+
+    /// Whether there is anything to tell.
+    pub(super) fn is_any(&self) -> bool {
+        *self != Self::Nothing
+    }
 }
 
 /// The guard, as the keeper sees it.
@@ -70,6 +80,8 @@ pub struct Link {
     handle: AsyncFd<OwnedFd>,
     guard: GuardProcess,
     pulse: Pulse,
+    /// Read before its turn, and not told yet.
+    ahead: VecDeque<News>,
     state: State,
     /// What it leaves when it dies is swept here.
     sweeps: bool,
@@ -118,6 +130,7 @@ impl Link {
             handle,
             guard,
             pulse: Pulse::default(),
+            ahead: VecDeque::new(),
             state: State::Alive,
             sweeps: true,
         };
@@ -199,6 +212,7 @@ impl Link {
         self.send(&ToGuard::Dismiss);
         if matches!(self.state, State::Alive | State::Empty { .. }) {
             self.state = State::Dismissed;
+            self.ahead.clear();
             // It has given up on a keeper that stood still, and is the
             // releaser by now: it would kill this process, which goes on
             // with its hooks or the next term, for not having ended.
@@ -231,9 +245,7 @@ impl Link {
     pub fn wake(&mut self, now: BootInstant, hooks: &[i32]) -> News {
         match self.state {
             State::Alive => {
-                while let Some(remedy) = self.pulse.due(now) {
-                    self.remedy(remedy);
-                }
+                self.judge_silence(now);
                 // Not everybody's end is told here: that of a grandchild is not.
                 self.note_strangers(hooks);
                 News::Nothing
@@ -246,6 +258,31 @@ impl Link {
             }
             State::Sweeping { again_at, .. } if now >= again_at => self.sweep(now, hooks),
             State::Sweeping { .. } | State::Dismissed | State::Gone => News::Nothing,
+        }
+    }
+
+    fn judge_silence(&mut self, now: BootInstant) {
+        if self.pulse.next_wakeup().is_none_or(|due| now < due) {
+            return;
+        }
+        self.read_ahead();
+        while matches!(self.state, State::Alive)
+            && let Some(remedy) = self.pulse.due(now)
+        {
+            self.remedy(remedy);
+        }
+    }
+
+    /// What the guard has said by now is told in its turn. It was not silent
+    /// where it is this process that has stood still.
+    fn read_ahead(&mut self) {
+        for _ in self.ahead.len()..READ_AHEAD {
+            let channel = self.guard.channel();
+            let news = match self.frames.receive(channel, FromGuard::decode) {
+                Heard::Nothing | Heard::Closed => return,
+                heard @ (Heard::Frame(_) | Heard::Malformed) => self.heard(heard),
+            };
+            self.ahead.extend(Some(news).filter(News::is_any));
         }
     }
 
@@ -289,6 +326,9 @@ impl Link {
             State::Sweeping { .. } | State::Gone => std::future::pending().await,
             State::Alive | State::Empty { .. } | State::Dismissed => {}
         }
+        if let Some(news) = self.ahead.pop_front() {
+            return news;
+        }
         let channel = self.guard.channel();
         let heard = tokio::select! {
             biased;
@@ -299,6 +339,10 @@ impl Link {
                 heard @ (Heard::Frame(_) | Heard::Malformed) => heard,
             },
         };
+        self.heard(heard)
+    }
+
+    fn heard(&mut self, heard: Heard<FromGuard>) -> News {
         match heard {
             Heard::Frame(frame) if !matches!(self.state, State::Dismissed) => self.hear(frame),
             // A guard that cannot be understood cannot be relied on.
@@ -427,3 +471,6 @@ impl Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

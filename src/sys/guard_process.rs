@@ -190,6 +190,18 @@ fn fork_guard(
 }
 
 impl GuardProcess {
+    /// A child that is to pass for one, with this channel.
+    #[cfg(test)]
+    pub fn of_child(child: &std::process::Child, channel: Channel) -> Self {
+        let pid = child.id().cast_signed();
+        Self {
+            pid,
+            handle: process::pidfd_open(pid).unwrap(),
+            channel,
+            probe: None,
+        }
+    }
+
     /// Its process id.
     pub fn pid(&self) -> i32 {
         self.pid
