@@ -2,7 +2,8 @@
 //! attached to `serve`.
 
 use super::attached::Attached;
-use super::link::{Link, News};
+use super::link::Link;
+use super::news::News;
 use crate::lease::keeper::event::Outcome;
 use crate::lease::time::BootInstant;
 use crate::sys::Result;
@@ -132,9 +133,9 @@ impl AnyLink {
         }
     }
 
-    pub(super) fn note_strangers(&self, hooks: &[i32]) {
+    pub(super) fn note_strangers(&mut self, hooks: &[i32], now: BootInstant) {
         match self {
-            Self::Child(link) => link.note_strangers(hooks),
+            Self::Child(link) => link.note_strangers(hooks, now),
             Self::Attached(_) => {}
         }
     }

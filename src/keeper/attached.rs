@@ -14,7 +14,8 @@ use tokio::task::yield_now;
 
 use super::door::{Door, Guest};
 use super::frames::Heard;
-use super::link::{News, READ_AHEAD};
+use super::link::READ_AHEAD;
+use super::news::News;
 use super::pulse::{Pulse, Remedy};
 use crate::lease::keeper::event::{GuardEvent, Outcome};
 use crate::lease::time::BootInstant;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::link::News;
+use super::news::News;
 use super::signals;
 use super::watchdog::{self, Pace, Said};
 use super::watcher::AFTER_START;

@@ -9,11 +9,13 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::frames::{Frames, Heard};
-use super::pulse::{Pulse, Remedy};
+use super::news::News;
+use super::pulse::{self, Pulse, Remedy};
 use crate::lease::keeper::event::GuardEvent;
 use crate::lease::time::BootInstant;
 use crate::sys::guard_process::{GuardProcess, GuardState};
-use crate::sys::tree::{self, Round, Sweep};
+use crate::sys::tree::strangers::{self, Child};
+use crate::sys::tree::{Round, Sweep};
 use crate::sys::{Result, clock, readiness};
 use crate::wire::{FromGuard, Hello, ToGuard, VERSION};
 
@@ -33,46 +35,6 @@ const HOOK_PATIENCE: Duration = Duration::from_secs(2);
 /// whoever talks without end gets no further with it.
 pub(super) const READ_AHEAD: usize = 64;
 
-/// What is heard of the guard.
-#[derive(Debug, PartialEq, Eq)]
-pub enum News {
-    /// For the machine.
-    Event(GuardEvent),
-    /// A stop signal has stopped the worker.
-    WorkerStopped(i32),
-    /// A process has asked `attach` for an orderly stop by this signal.
-    StopAsked(i32),
-    /// For the log.
-    LeftBehind(Vec<String>),
-    /// For the log.
-    Unkillable(String),
-    /// Nothing for anybody else.
-    Nothing,
-}
-
-impl News {
-    /// What a frame says to the loop, whoever has sent it.
-    pub fn of(frame: FromGuard) -> Self {
-        Self::Event(match frame {
-            FromGuard::Hello(_) => GuardEvent::Ready,
-            FromGuard::Started { pid } => GuardEvent::Started { pid },
-            FromGuard::NotStarted(why) => GuardEvent::NotStarted(why),
-            FromGuard::WorkerEnded(end) => GuardEvent::WorkerEnded(end),
-            FromGuard::Stopping(why) => GuardEvent::Stopping(why),
-            FromGuard::Empty { .. } => GuardEvent::Empty,
-            FromGuard::WorkerStopped { signal } => return Self::WorkerStopped(signal),
-            FromGuard::LeftBehind { processes } => return Self::LeftBehind(processes),
-            FromGuard::Unkillable { process } => return Self::Unkillable(process),
-            FromGuard::Ack { .. } | FromGuard::WorkerContinued => return Self::Nothing,
-        })
-    }
-
-    /// Whether there is anything to tell.
-    pub(super) fn is_any(&self) -> bool {
-        *self != Self::Nothing
-    }
-}
-
 /// The guard, as the keeper sees it.
 pub struct Link {
     frames: Frames,
@@ -82,6 +44,8 @@ pub struct Link {
     pulse: Pulse,
     /// Read before its turn, and not told yet.
     ahead: VecDeque<News>,
+    /// Strangers, once this frame has its answer.
+    newcomers: Option<(u32, Vec<Child>)>,
     state: State,
     /// What it leaves when it dies is swept here.
     sweeps: bool,
@@ -131,6 +95,7 @@ impl Link {
             guard,
             pulse: Pulse::default(),
             ahead: VecDeque::new(),
+            newcomers: None,
             state: State::Alive,
             sweeps: true,
         };
@@ -247,7 +212,7 @@ impl Link {
             State::Alive => {
                 self.judge_silence(now);
                 // Not everybody's end is told here: that of a grandchild is not.
-                self.note_strangers(hooks);
+                self.note_strangers(hooks, now);
                 News::Nothing
             }
             State::Empty { next_sign } => {
@@ -313,10 +278,20 @@ impl Link {
 
     /// Notes the children that are neither the guard nor `hooks`: a sweep
     /// leaves them alone. To be called when whoever has ended was reaped.
-    pub fn note_strangers(&self, hooks: &[i32]) {
-        if self.sweeps && matches!(self.state, State::Alive | State::Empty { .. }) {
-            let ours = [hooks, &[self.pid()]].concat();
-            tree::note_strangers(&ours, || self.guard.has_its_tree());
+    ///
+    /// The guard is asked for a sign of life first. One that is about to end,
+    /// so that its tree comes to this process, does not give any; nor can that
+    /// be seen of it below a /proc with `hidepid`.
+    pub fn note_strangers(&mut self, hooks: &[i32], now: BootInstant) {
+        let has_its_tree = matches!(self.state, State::Alive | State::Empty { .. });
+        if !self.sweeps || !has_its_tree || self.newcomers.is_some() || !self.frames.are_sent() {
+            return;
+        }
+        let found = strangers::newcomers(&[hooks, &[self.pid()]].concat());
+        if !found.is_empty() {
+            let seq = self.pulse.ask(now);
+            self.send(&ToGuard::Ping { seq });
+            self.newcomers = Some((seq, found));
         }
     }
 
@@ -363,7 +338,7 @@ impl Link {
                 self.remedy(Remedy::Kill);
                 return News::Nothing;
             }
-            FromGuard::Ack { seq } => self.pulse.answered(*seq),
+            FromGuard::Ack { seq } => self.answered(*seq),
             FromGuard::NotStarted(_) | FromGuard::Empty { .. } => self.sign_of_life(clock::now()),
             FromGuard::Started { .. }
             | FromGuard::WorkerStopped { .. }
@@ -374,6 +349,21 @@ impl Link {
             | FromGuard::Unkillable { .. } => {}
         }
         News::of(frame)
+    }
+
+    fn answered(&mut self, seq: u32) {
+        self.pulse.answered(seq);
+        let asked = |(asked, _): &mut (u32, _)| pulse::answers(seq, *asked);
+        if let Some((_, found)) = self.newcomers.take_if(asked) {
+            let pids: Vec<String> = found.iter().map(|child| child.pid().to_string()).collect();
+            let pids = pids.join(" ");
+            tracing::debug!(
+                event = "strangers",
+                pids,
+                "processes that the caller's have left are not of the worker's tree: {pids}"
+            );
+            strangers::note(found);
+        }
     }
 
     /// Says that the keeper lives, and when it will say so again.
@@ -449,7 +439,7 @@ impl Link {
         else {
             return News::Nothing;
         };
-        sweep.leave_alone(&[hooks, &tree::strangers()].concat());
+        sweep.leave_alone(&[hooks, &strangers::noted()].concat());
         let mut unkillable = Vec::new();
         if now >= *patience_ends {
             *patience_ends = now + SWEEP_AGAIN;

@@ -13,6 +13,7 @@ mod frames;
 mod heard;
 pub mod hooks;
 mod link;
+mod news;
 mod perform;
 mod pulse;
 pub mod releaser;
@@ -35,7 +36,7 @@ use self::any_link::AnyLink;
 use self::calls::Calls;
 use self::claim::ClaimFile;
 use self::hooks::{HookSettings, Hooks};
-use self::link::News;
+use self::news::News;
 use self::signals::{Doing, Meaning, Terminal};
 use self::watchdog::{Watchdog, WatchdogSettings};
 use self::watcher::Watcher;
@@ -368,7 +369,7 @@ where
                 if !self.link.is_sweeping() {
                     self.reap_orphans();
                 }
-                self.link.note_strangers(&hooks);
+                self.link.note_strangers(&hooks, now);
                 self.news(news);
             }
             Meaning::StopSelf(signal) => crate::sys::signals::stop_self(signal),

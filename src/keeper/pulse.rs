@@ -57,6 +57,11 @@ struct Kill {
     at: BootInstant,
 }
 
+/// Whether an answer to frame `seq` is one to `asked`, too.
+pub fn answers(seq: u32, asked: u32) -> bool {
+    seq.wrapping_sub(asked) < u32::MAX / 2
+}
+
 impl Default for Pulse {
     fn default() -> Self {
         Self {
@@ -110,8 +115,7 @@ impl Pulse {
         if seq == self.seq {
             self.unanswered = None;
         }
-        self.kill
-            .take_if(|kill| seq.wrapping_sub(kill.seq) < u32::MAX / 2);
+        self.kill.take_if(|kill| answers(seq, kill.seq));
     }
 
     /// The guard was told to kill: from now on it must answer soon, and one

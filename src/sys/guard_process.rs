@@ -11,7 +11,6 @@ use super::namespace::Probe;
 use super::process::{self, Change, Waited};
 use super::role::{GUARD_NAME, GUARD_VARIABLE};
 use super::socket::Channel;
-use super::tree::stat;
 use super::{Result, SysError, clock, environment};
 use crate::exit;
 use crate::wire::{Hello, ToGuard, VERSION};
@@ -254,13 +253,6 @@ impl GuardProcess {
             // One that is gone has ended too.
             let _ = self.channel.send(&frame.encode());
         }
-    }
-
-    /// Whether nothing of its tree can have come to this process yet.
-    pub fn has_its_tree(&self) -> bool {
-        // In this order: while the handle means a process, so does the number.
-        let is_ending = stat::read(self.pid).is_none_or(|found| found.is_ending());
-        !is_ending && process::pidfd_signal(self.handle.as_fd(), 0).is_ok()
     }
 
     /// Wakes it when it is stopped.

@@ -2,6 +2,7 @@
 //! guard.
 
 use crate::pod::{KEPT, LONG, Pod, SHORT, STUBBORN};
+use crate::support::strangers::{left_alone, told};
 use crate::support::wait::{SOON, until_true};
 use crate::support::{proc, sys};
 
@@ -29,6 +30,28 @@ fn its_guard_sigkill() {
         ended.last_line().contains("guard process died"),
         "{ended:?}"
     );
+}
+
+/// An orphan of its caller's that has come without a word since is left alone
+/// then, even where it could not be killed.
+#[test]
+fn its_guard_sigkill_beside_an_orphan_of_the_caller() {
+    let pod = Pod::new("sidecar-guard-sigkill-orphan", KEPT);
+    let _serve = pod.serve().spawn();
+    let script = "sh -c '(sleep 1000 & echo orphan $! >&2; exec sleep 1000) & \
+                  echo parent $! >&2; exec sleep 1000' & exec \"$@\"";
+    let attach = pod.witness(&[]).switch("-v");
+    let attach = attach.below(&["sh", "-c", script, "sh"]);
+    let (attach, _) = pod.scene.start(attach, &[]);
+    let [orphan] = told(&attach, "orphan");
+    let [parent] = told(&attach, "parent");
+    sys::kill(parent, libc::SIGKILL);
+    left_alone(&attach, orphan);
+    sys::kill(attach.guard(), libc::SIGKILL);
+    attach.wait_dead();
+    assert!(proc::alive(orphan));
+    sys::kill(orphan, libc::SIGKILL);
+    attach.end().code(125);
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub mod pty;
 pub mod run;
 pub mod server;
 pub mod session;
+pub mod strangers;
 pub mod sys;
 pub mod user;
 pub mod wait;

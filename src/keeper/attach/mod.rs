@@ -16,7 +16,8 @@ use signal_hook_tokio::SignalsInfo;
 
 use self::serve::{Serve, hear};
 use super::alarm::Alarm;
-use super::link::{Link, News};
+use super::link::Link;
+use super::news::News;
 use super::signals::{self, Doing, Meaning, Terminal};
 use super::{KILLING_LIMIT, SELF_KILL_AFTER};
 use crate::lease::attach::{Action, Attach, End, Event, How, Now, Phase, Told};
@@ -204,16 +205,17 @@ impl Front {
             Meaning::HurryUp => self.happened(Event::HurryUp),
             Meaning::PassOn(signal) => self.pass_on(signal),
             Meaning::Child => {
+                let now = clock::now();
                 let news = match &mut self.link {
-                    Some(link) => link.child_changed(clock::now(), &[]),
+                    Some(link) => link.child_changed(now, &[]),
                     None => News::Nothing,
                 };
                 if !self.link.as_ref().is_some_and(Link::is_sweeping) {
                     let guard = self.link.as_ref().and_then(Link::child);
                     process::reap_orphans(guard.as_slice());
                 }
-                if let Some(link) = &self.link {
-                    link.note_strangers(&[]);
+                if let Some(link) = &mut self.link {
+                    link.note_strangers(&[], now);
                 }
                 self.news(news);
             }
@@ -314,6 +316,8 @@ impl Front {
             Action::Extend(deadline) => {
                 if let Some(link) = &mut self.link {
                     link.extend(deadline, at);
+                    // What the caller's grandchildren leave comes without a word.
+                    link.note_strangers(&[], at);
                 }
             }
             Action::Kill => {

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use super::notice::Notice;
 use super::output::Output;
-use crate::keeper::link::{Link, News};
+use crate::keeper::link::Link;
+use crate::keeper::news::News;
 use crate::lease::ids::LeaseName;
 use crate::lease::keeper::event::GuardEvent;
 use crate::lease::time::BootInstant;

@@ -110,3 +110,22 @@ fn a_guard_that_answers_nothing_is_killed_whatever_it_says() {
         assert_eq!(told(&mut link).await, News::Event(GuardEvent::Gone));
     });
 }
+
+#[test]
+fn a_stranger_is_noted_once_the_guard_has_answered_after_it_was_seen() {
+    on_a_loop(async || {
+        let (mut link, guard) = Guard::new();
+        link.tell(&ToGuard::Signal(libc::SIGHUP), clock::now());
+        guard.answers();
+        let (_, stranger) = Guard::new();
+        let pid = stranger.process.id().cast_signed();
+        link.note_strangers(&[], clock::now());
+        assert_eq!(link.next().await, News::Nothing);
+        assert!(!strangers::noted().contains(&pid));
+        guard.answers();
+        assert_eq!(link.next().await, News::Nothing);
+        assert!(strangers::noted().contains(&pid));
+        drop(stranger);
+        assert!(!strangers::noted().contains(&pid));
+    });
+}

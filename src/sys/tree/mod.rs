@@ -3,6 +3,7 @@
 //!
 //! - [`stop::stop_tree`]: a signal once to each process.
 //! - [`sweep::Sweep`]: SIGKILL to all of them until `wait` says ECHILD.
+//! - [`strangers`]: children that are in no tree.
 //! - [`stat`], [`children`]: what /proc tells.
 //!
 //! A pid stays what it is as long as nobody has reaped it. Our own children
@@ -14,11 +15,11 @@
 pub mod children;
 pub mod stat;
 pub mod stop;
+pub mod strangers;
 pub mod sweep;
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 
@@ -29,10 +30,6 @@ use stat::Stat;
 pub use children::children_of_self;
 pub use stop::stop_tree;
 pub use sweep::{Round, Sweep};
-
-/// Children that are in no tree of ours: the caller's, whose program has
-/// executed this one, and what those have left.
-static STRANGERS: Mutex<Vec<Stat>> = Mutex::new(Vec::new());
 
 /// Makes sure that children can be found, and notes those that are there
 /// already. To be called before there are any of one's own.
@@ -51,48 +48,8 @@ pub fn settle_in() -> Result<()> {
         });
     }
     children::hold_own();
-    note(children_but(&[]));
+    strangers::note(strangers::children_but(&[]));
     Ok(())
-}
-
-/// Notes the children that have come since, but for `ours`: what the caller's
-/// children leave when they end comes to this process, as the subreaper. As
-/// long as the guard is there, what the worker's tree leaves comes to the
-/// guard and to nobody else (`find_new_reaper` in kernel/exit.c).
-/// `guard_is_there` is asked when they have been listed: so nobody of the
-/// tree is among them.
-pub fn note_strangers(ours: &[i32], guard_is_there: impl FnOnce() -> bool) {
-    let mut found = children_but(ours);
-    // The guard of an earlier term, should it not have ended yet.
-    found.retain(|child| !is_guard(child));
-    if !found.is_empty() && guard_is_there() {
-        note(found);
-    }
-}
-
-fn children_but(ours: &[i32]) -> Vec<Stat> {
-    let mut children = Vec::new();
-    children_of_self(&mut children);
-    children.retain(|pid| !ours.contains(pid));
-    children.into_iter().filter_map(stat::read).collect()
-}
-
-fn note(found: Vec<Stat>) {
-    let mut noted = STRANGERS.lock().unwrap_or_else(PoisonError::into_inner);
-    // Who is not in this list may only have been hidden by somebody's end.
-    noted.retain(|before| is_there(before) && found.iter().all(|now| now.pid != before.pid));
-    noted.extend(found);
-}
-
-/// Those of them that are there yet.
-pub fn strangers() -> Vec<i32> {
-    let noted = STRANGERS.lock().unwrap_or_else(PoisonError::into_inner);
-    let still = noted.iter().filter(|before| is_there(before));
-    still.map(|stranger| stranger.pid).collect()
-}
-
-fn is_there(before: &Stat) -> bool {
-    stat::read(before.pid).is_some_and(|now| now.started == before.started)
 }
 
 fn is_guard(found: &Stat) -> bool {

@@ -20,8 +20,6 @@ pub struct Stat {
     pub session: i32,
     /// Device number of the controlling terminal; 0 without one.
     pub terminal: i32,
-    /// The kernel's own (`PF_*` in include/linux/sched.h).
-    flags: u32,
     /// Number of threads, an ended leader included.
     pub threads: u32,
     /// When it was started, in clock ticks since the boot: with the pid it
@@ -29,16 +27,7 @@ pub struct Stat {
     pub started: u64,
 }
 
-/// It gets no orphans any more, though it may not have handed its own children
-/// on yet (`PF_EXITING`).
-const EXITING: u32 = 4;
-
 impl Stat {
-    /// Whether it has begun to end; of a process with one thread.
-    pub fn is_ending(&self) -> bool {
-        self.flags & EXITING != 0 || self.has_ended()
-    }
-
     /// Whether all of it has ended: a zombie, and not only its first thread.
     pub fn has_ended(&self) -> bool {
         matches!(self.state, b'Z' | b'X') && self.threads <= 1
@@ -82,8 +71,6 @@ fn parse(line: &[u8]) -> Option<Stat> {
     let state = *fields.next()?.as_bytes().first()?;
     let mut number = || fields.next()?.parse().ok();
     let (parent, group, session, terminal) = (number()?, number()?, number()?, number()?);
-    // After the terminal's process group.
-    let flags = fields.nth(1)?.parse().ok()?;
     Some(Stat {
         pid: std::str::from_utf8(line.get(..open)?)
             .ok()?
@@ -96,9 +83,9 @@ fn parse(line: &[u8]) -> Option<Stat> {
         group,
         session,
         terminal,
-        flags,
-        // Ten fields lie between: four faults, four times, priority, nice.
-        threads: fields.nth(10)?.parse().ok()?,
+        // Twelve fields lie between: the terminal's process group, flags, four
+        // faults, four times, priority, nice.
+        threads: fields.nth(12)?.parse().ok()?,
         // After a timer's value that is always 0.
         started: fields.nth(1)?.parse().ok()?,
     })
@@ -115,8 +102,7 @@ mod tests {
         assert_eq!(found.name, "a) b (c)");
         assert_eq!((found.pid, found.state, found.parent), (42, b'S', 1));
         assert_eq!((found.group, found.session, found.terminal), (2, 3, 34816));
-        assert_eq!((found.flags, found.threads), (4_194_304, 9));
-        assert!(!found.is_ending());
+        assert_eq!(found.threads, 9);
         assert_eq!(parse(b"42 (a"), None);
     }
 
