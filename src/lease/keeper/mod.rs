@@ -211,7 +211,7 @@ impl Keeper {
         }
     }
 
-    /// It ends when its present term has, as far as is known.
+    /// It ends when its present term has, whatever happens yet.
     pub fn will_end(&self) -> bool {
         match &self.state {
             State::Standby(_) | State::Acquiring(_) | State::Holding(_) => false,

@@ -325,8 +325,14 @@ impl Stopping {
         }
     }
 
-    /// No other term will follow, as far as is known.
+    /// No other term will follow, whatever happens yet: a loss, which may come
+    /// until the tree is empty, is followed by rejoining.
     pub(super) fn will_end(&self, config: &Config) -> bool {
+        self.signaled || !(config.rejoin || config.attached)
+    }
+
+    fn then(&self, outcome: Outcome, context: &Context<'_>) -> Then {
+        let config = context.config;
         let rejoins = match &self.cause {
             Cause::Lost(_) | Cause::Asked(StopCause::Unfit | StopCause::StepDown) => config.rejoin,
             Cause::Worker
@@ -335,14 +341,9 @@ impl Stopping {
                 false
             }
         };
-        self.signaled || !(rejoins || config.attached)
-    }
-
-    fn then(&self, outcome: Outcome, context: &Context<'_>) -> Then {
-        let config = context.config;
         // It would not start in another term either.
         let is_hopeless = matches!(outcome, Outcome::NotStarted(_)) && !config.attached;
-        if is_hopeless || self.will_end(config) {
+        if is_hopeless || self.signaled || !(rejoins || config.attached) {
             return Then::End(outcome);
         }
         let pause = match self.cause {

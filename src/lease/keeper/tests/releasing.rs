@@ -225,6 +225,31 @@ fn whoever_would_rejoin_ends_once_a_signal_has_come() {
     }
 }
 
+/// A service manager that is told of an end gives it a minute.
+#[test]
+fn an_end_that_a_loss_may_still_undo_is_none_yet() {
+    let rejoining = Config {
+        rejoin: true,
+        ..config()
+    };
+    for first in [
+        Event::Guard(GuardEvent::WorkerEnded(WorkerEnd::Exited(0))),
+        Event::Stop(StopCause::Watchdog),
+    ] {
+        let mut desk = Desk::holding(rejoining.clone());
+        desk.hears(first);
+        assert!(!desk.keeper.will_end());
+        let mut ended = desk.clone();
+        ended.worker_ends(0);
+        assert!(ended.keeper.will_end());
+        desk.hears(Event::Checked(Renewed::Lost(Loss::Closed)));
+        desk.guard(GuardEvent::Empty);
+        assert!(!desk.keeper.will_end());
+        let commands = desk.released(Released::Done);
+        assert!(commands.contains(&Command::NewGuard), "{commands:?}");
+    }
+}
+
 #[test]
 fn nothing_else_is_followed_by_rejoining() {
     let rejoining = Config {
