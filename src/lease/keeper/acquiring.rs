@@ -214,7 +214,8 @@ impl Acquiring {
             // The database has said no, to this or to the connection: what was
             // sent has done nothing.
             (Acquired::Unknown(unknown), ending) if is_no(&unknown) => match ending {
-                Some(ending) => standby::end(ending.outcome, out),
+                // An earlier one may have taken a row.
+                Some(ending) => Self::end(self.search, ending, false, context, out),
                 None => Self::failed(self.search, unknown, told, context, out),
             },
             // It may have happened, or may yet happen. The next reply shows
@@ -302,11 +303,14 @@ impl Acquiring {
 
     fn send_settle(mut self, context: &Context<'_>, out: &mut Commands) -> State {
         self.doing = Doing::Settling;
+        // What is to be given back is not what `--wait` waits for: a limit of
+        // what that leaves would give up on a database that is merely far.
+        let limit = match self.ending {
+            Some(_) => Search::settle_limit(context),
+            None => self.search.acquire_limit(context),
+        };
         let request = self.attempt.request.clone();
-        out.push(Command::Settle {
-            request,
-            limit: self.search.acquire_limit(context),
-        });
+        out.push(Command::Settle { request, limit });
         State::Acquiring(self)
     }
 

@@ -198,9 +198,13 @@ impl Search {
 
     /// The limit of an acquisition: its answer must leave time to use it.
     pub(super) fn acquire_limit(&self, context: &Context<'_>) -> Duration {
+        self.call_limit(context).min(Self::settle_limit(context))
+    }
+
+    /// The same without `--wait`.
+    pub(super) fn settle_limit(context: &Context<'_>) -> Duration {
         let timing = context.timing();
-        self.call_limit(context)
-            .min(timing.call_limit(timing.trust() - timing.grace()))
+        timing.call_limit(timing.trust() - timing.grace())
     }
 
     fn no_wait(&self, context: &Context<'_>) -> bool {
@@ -354,7 +358,8 @@ impl Search {
         self.ghosts
             .retain(|ghost| ghost.holder() != attempt.request.holder);
         if self.ghosts.len() == GHOSTS {
-            self.ghosts.remove(0);
+            let settled = self.ghosts.iter().position(|ghost| ghost.settled);
+            self.ghosts.remove(settled.unwrap_or(0));
         }
         self.ghosts.push(Ghost {
             attempt,

@@ -262,24 +262,22 @@ fn a_signal_settles_what_was_not_answered() {
 #[test]
 fn what_may_be_done_and_not_committed_yet_is_settled_before_the_end() {
     // It waits for a standby server at its commit, say: nobody sees it.
-    for (row, is_over) in [(released(5, 9), false), (released(5, 10), true)] {
+    let refused = Acquired::Refused(Refusal::Changed);
+    let no = Acquired::Unknown(unknown(Fault::Final));
+    for (row, is_over, answer) in [
+        (released(5, 9), false, refused.clone()),
+        (released(5, 9), false, no.clone()),
+        (released(5, 10), true, refused),
+        (released(5, 10), true, no),
+    ] {
         let (mut desk, request) = asking(config());
         desk.at(second(6))
             .acquired(second(0), Acquired::Unknown(no_answer()));
         desk.wakes();
-        let commands = desk.sees(vec![row]);
-        let [
-            Command::Acquire {
-                request: ref next, ..
-            },
-        ] = commands[..]
-        else {
-            panic!("{commands:?}");
-        };
+        let next = acquisition(&desk.sees(vec![row]));
         assert_ne!(next.holder, request.holder);
         assert_eq!(desk.hears(Event::Stop(StopCause::Signal(15))), []);
-        let refused = Acquired::Refused(Refusal::Changed);
-        let commands = desk.acquired(desk.at, refused);
+        let commands = desk.acquired(desk.at, answer);
         if is_over {
             assert_eq!(commands, ended(Outcome::Signaled(15)));
         } else {
@@ -289,6 +287,19 @@ fn what_may_be_done_and_not_committed_yet_is_settled_before_the_end() {
             assert_eq!(commands, ended(Outcome::Signaled(15)));
         }
     }
+}
+
+/// A limit of what `--wait` leaves is none that a far database can meet.
+#[test]
+fn an_end_for_want_of_time_has_the_time_to_settle() {
+    let (mut desk, request) = asking(Config {
+        wait: Some(Duration::from_secs(6)),
+        ..config()
+    });
+    let commands = desk
+        .at(second(6))
+        .acquired(second(0), Acquired::Unknown(no_answer()));
+    assert_eq!(commands, [settle(&request)]);
 }
 
 #[test]

@@ -3,13 +3,18 @@
 use std::time::Duration;
 
 use super::desk::{
-    Desk, acquisition, config, ended, granted, held, no_answer, released, second, unknown,
+    Desk, acquisition, config, ended, granted, held, incarnation, no_answer, observation, released,
+    second, unknown,
 };
 use super::standby::{OBSERVE, fails, waits};
-use crate::lease::ids::Slot;
-use crate::lease::keeper::Config;
+use crate::lease::ids::{HolderId, Revision, Slot, Token};
 use crate::lease::keeper::event::{Command, Event, GuardEvent, Outcome, Transition};
-use crate::lease::record::{Acquired, Fault, Loss, Observed, Record, Refusal, Released, Renewed};
+use crate::lease::keeper::search::{Attempt, Search};
+use crate::lease::keeper::{Config, Context};
+use crate::lease::record::{
+    Acquire, Acquired, Expected, Fault, Loss, Observed, Record, Refusal, Released, Renewed,
+};
+use crate::lease::watch::Basis;
 
 /// Who may read may not be allowed to write: an acquisition that is refused at
 /// the first connect ends it like any other call.
@@ -229,4 +234,39 @@ fn a_precheck_that_is_under_way_since_the_last_term_will_do() {
     let mut desk = rejoined();
     assert_eq!(desk.sees(vec![released(6, 11)]), []);
     acquisition(&desk.hears(Event::Fit(true)));
+}
+
+#[test]
+fn of_many_unanswered_acquisitions_one_that_can_do_nothing_any_more_is_forgotten() {
+    let config = config();
+    let mut desk = Desk::new(config.clone());
+    let request = acquisition(&desk.sees(vec![released(5, 9)]));
+    let now = desk.now();
+    let context = Context {
+        config: &config,
+        now: &now,
+    };
+    let mut search = Search::new(&context);
+    let mut unanswered = |number, revision| {
+        let request = Acquire {
+            holder: HolderId(uuid::Uuid::from_u128(number)),
+            expected: Expected::Unchanged {
+                token: Token(5),
+                revision: Revision(revision),
+                incarnation: incarnation(1),
+            },
+            ..request.clone()
+        };
+        search.haunted_by(Attempt {
+            request,
+            basis: Basis::Released,
+        });
+        search.seen(observation(vec![released(5, 9)]), &context, &mut Vec::new());
+        search.unsettled().map(|attempt| attempt.request.holder.0)
+    };
+    let first = unanswered(1, 9);
+    assert!(first.is_some());
+    for number in 2..10 {
+        assert_eq!(unanswered(number, 8), first, "{number}");
+    }
 }
