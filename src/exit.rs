@@ -1,5 +1,6 @@
 //! The exit codes: what a caller can branch on (contract, section 6).
 
+use crate::lease::ids::LeaseName;
 use crate::lease::keeper::event::Outcome;
 use crate::wire::{NotStarted, WorkerEnd};
 
@@ -31,11 +32,18 @@ pub struct End {
 
 impl End {
     /// In place of a keeper that is gone, or stands still.
-    pub fn without_keeper(code: u8, json: bool, killed: u32, message: String) -> Self {
+    pub fn without_keeper(
+        code: u8,
+        json: bool,
+        name: Option<LeaseName>,
+        killed: u32,
+        message: String,
+    ) -> Self {
         Self {
             code,
             last: Some(LastLine {
                 json,
+                name,
                 outcome: "keeper-died",
                 killed: Some(killed),
                 message,
@@ -49,6 +57,9 @@ impl End {
 pub struct LastLine {
     /// `--log-format json`, as far as this process knows.
     pub json: bool,
+    /// The lease, as far as this process knows. (What the keeper has ended
+    /// with, and its caller sees, it does not.)
+    pub name: Option<LeaseName>,
     /// For machines.
     pub outcome: &'static str,
     /// How many processes of the tree got SIGKILL, where there was one.

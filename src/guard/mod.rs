@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::exit::{self, End, LastLine};
 use crate::lease::guard::{Action, Event, Guard, KeeperLoss};
+use crate::lease::ids::LeaseName;
 use crate::sys::memfd::Setup;
 use crate::sys::namespace::Namespace;
 use crate::sys::process::{self, Change, Waited};
@@ -38,16 +39,17 @@ pub fn run(start: GuardStart) -> End {
     let setup = start.setup.read();
     let json = setup.as_ref().is_ok_and(|setup| setup.json_log);
     let ended = Running::set_up(start, setup, json).and_then(|mut running| running.run());
-    ended.unwrap_or_else(|error| failed(json, format!("the guard cannot {error}")))
+    ended.unwrap_or_else(|error| failed(json, None, format!("the guard cannot {error}")))
 }
 
 /// Nothing runs yet, or the parent-death signal ends it: the keeper sees that
 /// the guard is gone, and does the rest.
-fn failed(json: bool, message: String) -> End {
+fn failed(json: bool, name: Option<LeaseName>, message: String) -> End {
     End {
         code: exit::FAILED,
         last: Some(LastLine {
             json,
+            name,
             outcome: "failed",
             killed: None,
             message,
@@ -61,6 +63,8 @@ struct Running {
     /// The worker's command, or why it cannot be read.
     setup: Result<Setup, SysError>,
     json_log: bool,
+    /// The lease, once there is a worker to start.
+    name: Option<LeaseName>,
     outbox: Outbox,
     child_signals: ChildSignals,
     alarm: BootTimer,
@@ -99,6 +103,7 @@ impl Running {
             machine,
             setup,
             json_log,
+            name: None,
             given,
             outbox: Outbox::default(),
             child_signals: ChildSignals::new()?,

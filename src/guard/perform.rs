@@ -89,6 +89,7 @@ impl Running {
     }
 
     fn fork(&mut self, start: &Start) -> Event {
+        self.name = Some(start.name.clone());
         let inherited = inherited::get();
         let forked = match &self.setup {
             Ok(setup) => fork_worker(setup, start, inherited, &self.given.kept),
@@ -180,7 +181,7 @@ impl Running {
         let handle = self.given.keeper.as_ref().map(AsFd::as_fd);
         let error = release::execute(file, keeper, handle, self.killed);
         let message = format!("the guard cannot {error}; the lease runs out by itself");
-        super::failed(self.json_log, message)
+        super::failed(self.json_log, self.name.clone(), message)
     }
 
     /// In place of `attach`: what is left of this process has nothing to give
@@ -201,6 +202,7 @@ impl Running {
              look for who killed or stopped it (the kernel log, if memory ran out)",
             self.killed
         );
-        End::without_keeper(exit::LOST, self.json_log, self.killed, message)
+        let name = self.name.clone();
+        End::without_keeper(exit::LOST, self.json_log, name, self.killed, message)
     }
 }

@@ -32,6 +32,7 @@ pub fn run(task: &ReleaseTask) -> End {
     });
     let _limit = end_at_last(longest + REST);
     let json = release.as_ref().is_some_and(|release| release.json_log);
+    let name = release.as_ref().map(|release| release.name.clone());
     let claimed = release
         .as_ref()
         .is_none_or(|release| release.claim != Claim::Nothing);
@@ -55,7 +56,7 @@ pub fn run(task: &ReleaseTask) -> End {
          look for who killed or stopped leasewrap (the kernel log, if memory ran out)",
         what(task.keeper, task.killed, claimed)
     );
-    End::without_keeper(code, json, task.killed, message)
+    End::without_keeper(code, json, name, task.killed, message)
 }
 
 /// What became of the keeper and of the worker; a standby has none.

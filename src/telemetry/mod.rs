@@ -145,7 +145,8 @@ pub fn say_without_a_log(last: &LastLine) {
             message,
             ..
         } = last;
-        tracing::error!(target: LAST, event = "ended", outcome, killed, "{message}");
+        let name = last.name.as_ref().map(LeaseName::as_str);
+        tracing::error!(target: LAST, event = "ended", name, outcome, killed, "{message}");
     });
 }
 

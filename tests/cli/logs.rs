@@ -276,6 +276,7 @@ fn a_killed_leasewrap_has_its_last_line_too() {
     run.signal(libc::SIGKILL);
     let last = run.wait_event("ended");
     assert_eq!(last["outcome"], "keeper-died", "{last}");
+    assert_eq!(last["name"], name.as_str(), "{last}");
     assert_eq!(last["level"], "ERROR", "{last}");
     assert!(last["killed"].as_u64().is_some_and(|killed| killed >= 1));
     let message = last["message"].as_str().unwrap();

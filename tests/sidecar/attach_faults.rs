@@ -15,6 +15,7 @@ fn attach_sigkill() {
     pod.scene.given_back(&rival, holding.token);
     let last = holding.attach.wait_event("ended");
     assert_eq!(last["outcome"], "keeper-died", "{last}");
+    assert_eq!(last["name"], pod.scene.name.as_str(), "{last}");
     holding.attach.end().code(137);
 }
 
