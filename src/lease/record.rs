@@ -56,6 +56,12 @@ impl Record {
         self.closed_token.is_some_and(|closed| closed >= self.token)
     }
 
+    /// By how much, at least, the database's clock was set back since the row
+    /// was given back: that lets it expire at once.
+    pub fn clock_set_back(&self) -> Option<Duration> {
+        Some(self.expires_in).filter(|_| self.released && !self.expired)
+    }
+
     /// How long its `--hold-at-least` keeps the row taken yet, by the
     /// database's clock.
     pub fn held_back(&self) -> Duration {

@@ -47,6 +47,11 @@ pub struct Ending<'a> {
 }
 
 impl Ending<'_> {
+    /// There is nothing to explain.
+    pub(super) fn is_good(&self) -> bool {
+        self.exit_code == 0 && self.level() == Level::INFO
+    }
+
     /// Writes the line.
     pub(super) fn log(&self) {
         let text = self.text();
@@ -85,7 +90,7 @@ impl Ending<'_> {
                 Some(signal) if exit::is_as_told(*end, signal) => Level::INFO,
                 Some(_) | None => Level::WARN,
             },
-            Outcome::NotAcquired { .. } if self.exit_code == 0 => Level::INFO,
+            Outcome::NotAcquired { why } if self.exit_code == 0 && !why.is_odd() => Level::INFO,
             Outcome::SteppedDown { .. } | Outcome::NotAcquired { .. } => Level::WARN,
             Outcome::Lost { .. }
             | Outcome::Database(_)
@@ -385,5 +390,19 @@ mod tests {
             why: Reason::Overtaken,
         };
         assert_eq!(end_with(&outcome, None, 0).0, Level::INFO);
+    }
+
+    #[test]
+    fn a_job_that_runs_nowhere_is_told_of_even_where_a_conflict_is_no_failure() {
+        let name = LeaseName::new("nightly").expect("a name");
+        for (clock_set_back, is_good) in [(None, true), (Some(Duration::from_secs(60)), false)] {
+            let outcome = Outcome::NotAcquired {
+                why: Reason::HeldBack {
+                    left: Duration::from_secs(60),
+                    clock_set_back,
+                },
+            };
+            assert_eq!(ending(&outcome, &name, None, 0).is_good(), is_good);
+        }
     }
 }

@@ -169,7 +169,7 @@ fn words(reason: &Reason) -> (Option<String>, Option<Duration>) {
         Reason::Doubting { doubt, left } => {
             return (Some(format!("{doubt}: free in")), Some(*left));
         }
-        Reason::HeldBack { left } => ("kept taken for", *left),
+        Reason::HeldBack { left, .. } => ("kept taken for", *left),
         Reason::Reserved { label, left } => {
             let why = format!("left to {} for", shown_label(label));
             return (Some(why), Some(*left));

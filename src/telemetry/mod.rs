@@ -114,8 +114,7 @@ impl Telemetry {
 
     /// Says how it ended, in the last line, and flushes.
     pub fn end(&self, ending: &ending::Ending<'_>) {
-        let good = ending.exit_code == 0 && ending.runs_out_in.is_none();
-        self.last(good, || ending.log());
+        self.last(ending.is_good(), || ending.log());
     }
 
     /// Has `say` log the last line, and flushes. `good`: there is nothing to

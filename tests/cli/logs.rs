@@ -265,6 +265,27 @@ fn what_never_began_has_its_last_line_for_machines_too() {
     }
 }
 
+/// Where a job runs on no host, that is no conflict of this one's.
+#[test]
+fn quiet_says_that_a_clock_was_set_back() {
+    let name = lease_name("set-back");
+    let job = || {
+        let builder = holder(&shared().url(), &name).switch("-q").sh("echo ran");
+        let builder = builder.switch("--no-wait").option("--hold-at-least", "10m");
+        builder.option("--conflict-exit-code", "0").run().code(0)
+    };
+    assert_eq!(job().out, "ran\n");
+    let second = job();
+    assert!(second.log.is_empty() && second.out.is_empty(), "{second:?}");
+    shared().psql(&format!(
+        "update leasewrap.lease set acquired_at = acquired_at + interval '1h', renewed_at = renewed_at + \
+         interval '1h', expires_at = expires_at + interval '1h', released_at = released_at + interval '1h' \
+         where name = '{name}'"
+    ));
+    let ended = job();
+    assert!(ended.last_line().contains("was set back"), "{ended:?}");
+}
+
 /// What the guard says, since nobody else can, has the shape of the log.
 #[test]
 fn a_killed_leasewrap_has_its_last_line_too() {

@@ -57,7 +57,12 @@ impl Look {
         let held_back = (self.seen_at + record.held_back()).min(self.since + record.hold_at_least);
         if self.at < held_back {
             let left = held_back.saturating_since(self.at);
-            return Status::Taken(Reason::HeldBack { left }, Some(held_back));
+            let clock_set_back = record.clock_set_back();
+            let reason = Reason::HeldBack {
+                left,
+                clock_set_back,
+            };
+            return Status::Taken(reason, Some(held_back));
         }
         match &record.reserved {
             Some(to) if to.label != contender.label => {

@@ -73,6 +73,8 @@ pub enum Reason {
     HeldBack {
         /// For so long yet.
         left: Duration,
+        /// [`Record::clock_set_back`](crate::lease::record::Record::clock_set_back).
+        clock_set_back: Option<Duration>,
     },
     /// A step-down has left it to another standby.
     Reserved {
@@ -170,6 +172,20 @@ impl fmt::Display for Named<'_> {
     }
 }
 
+impl Reason {
+    /// Whether somebody should know even where it is no failure that the
+    /// lease is not ours.
+    pub fn is_odd(&self) -> bool {
+        matches!(
+            self,
+            Self::HeldBack {
+                clock_set_back: Some(_),
+                ..
+            }
+        )
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -195,12 +211,21 @@ impl fmt::Display for Reason {
                     Rounded(*left)
                 )
             }
-            Self::HeldBack { left } => {
-                write!(
-                    f,
-                    "its last holder keeps it taken for {} more",
-                    Rounded(*left)
-                )
+            Self::HeldBack {
+                left,
+                clock_set_back,
+            } => {
+                let left = Rounded(*left);
+                write!(f, "its last holder keeps it taken for {left} more")?;
+                match clock_set_back {
+                    Some(by) => write!(
+                        f,
+                        " (the database's clock was set back by {} or more, and until it has caught up, \
+                         a --wait below --hold-at-least is in vain)",
+                        Rounded(*by)
+                    ),
+                    None => Ok(()),
+                }
             }
             Self::Reserved { label, left } => {
                 write!(
@@ -282,6 +307,21 @@ mod tests {
             ),
             (paused("a migration"), "it is paused: a migration"),
             (paused(""), "it is paused"),
+            (
+                Reason::HeldBack {
+                    left: LEFT,
+                    clock_set_back: None,
+                },
+                "its last holder keeps it taken for 4s more",
+            ),
+            (
+                Reason::HeldBack {
+                    left: LEFT,
+                    clock_set_back: Some(LEFT * 900),
+                },
+                "its last holder keeps it taken for 4s more (the database's clock was set back by 1h or \
+                 more, and until it has caught up, a --wait below --hold-at-least is in vain)",
+            ),
             (
                 Reason::SlotAbove { slot: Slot(3) },
                 "slot 3, above --slots, is still taken",

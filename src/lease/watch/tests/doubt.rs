@@ -38,6 +38,24 @@ fn what_is_kept_back_stays_so_when_it_was_watched() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_since_a_release_is_seen() {
+    for expires_in in [Duration::ZERO, TTL] {
+        let record = Record {
+            hold_at_least: TTL * 2,
+            expired: expires_in.is_zero(),
+            expires_in,
+            ..released(5, 9)
+        };
+        let watch = watched(vec![(0, seen(vec![record]))]);
+        let reason = Reason::HeldBack {
+            left: TTL * 2,
+            clock_set_back: Some(expires_in).filter(|by| !by.is_zero()),
+        };
+        assert_eq!(taken(verdict(&watch, second(0))).0, reason);
+    }
+}
+
+#[test]
 fn a_new_incarnation_starts_the_watch_anew() {
     let watch = watched(vec![
         (0, seen(vec![expired(5, 9)])),
