@@ -4,14 +4,16 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use leasewrap::lease::record::Fault;
 use leasewrap::store::admin::Admin;
 use leasewrap::store::{Notice, Store, Watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::bench::{LIMIT, granted, run};
 use crate::sqlite::{bench, bench_at, by_hand, path, refused, sql};
+use crate::support::leasewrap::holder;
 use crate::support::run::run as test_run;
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -109,12 +111,77 @@ fn what_is_beside_the_file_is_made_anew() {
             );
             let again = one.renewed(&term).await;
             assert_eq!(rest(&path).len(), 2, "{suffixes:?}");
-            // The last one to close what was removed has merged it.
-            assert_eq!(again.revision.0, renewed.revision.0 + 1);
+            // What was removed with it may be lost, a renewal here.
+            let counted = again.revision.0 - renewed.revision.0;
+            assert_eq!(counted, i64::from(*suffixes == ["-shm"]), "{suffixes:?}");
             let seen = bench.contender("two").record(0).await;
             assert_eq!(seen.revision, again.revision);
         });
     }
+}
+
+/// As a standby in a long precheck, or a holder that waits for a hook.
+#[test]
+fn who_closes_what_was_removed_leaves_the_file_as_others_made_it() {
+    for in_order in [true, false] {
+        let (bench, path) = bench();
+        let mut idle = bench.contender("idle");
+        run(idle.observe());
+        // Of other processes: in this one SQLite would share what is open.
+        let next = || {
+            let url = format!("sqlite:{}", path.display());
+            let next = holder(&url, bench.name.as_str()).ttl("1s");
+            let out = next.sh("echo $LEASEWRAP_TOKEN").run().code(0).out;
+            out.trim().parse::<i64>().expect("a token")
+        };
+        let first = next();
+        for suffix in ["-wal", "-shm"] {
+            fs::remove_file(beside(&path, suffix)).expect("removed");
+        }
+        // A release was lost by that, but no acquisition.
+        let (second, last) = (next(), next());
+        assert!(first < second && second < last);
+        run(async {
+            if in_order {
+                idle.store.close(LIMIT).await;
+            } else {
+                drop(idle);
+                closed(&path).await;
+            }
+            let mut look = by_hand(&path).await;
+            let row: (String, i64) =
+                sqlx::query_as("select integrity_check, token from pragma_integrity_check, lease")
+                    .fetch_one(&mut look)
+                    .await
+                    .expect("asked");
+            assert_eq!(row, ("ok".to_owned(), last));
+            drop(look);
+            closed(&path).await;
+        });
+        // It may be barred no longer than that.
+        run(async {
+            let mut one = bench.contender("one");
+            one.observe().await;
+            one.store.close(LIMIT).await;
+            assert!(rest(&path).is_empty());
+        });
+    }
+}
+
+/// Waits until this process has nothing open beside the file.
+async fn closed(path: &Path) {
+    let open = || {
+        let all = fs::read_dir("/proc/self/fd").expect("read").flatten();
+        let mut names = all.filter_map(|entry| fs::read_link(entry.path()).ok());
+        let beside = format!("{}-", path.display());
+        names.any(|name| name.to_string_lossy().starts_with(&beside))
+    };
+    let wait = async {
+        while open() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LIMIT, wait).await.expect("it is closed");
 }
 
 #[test]

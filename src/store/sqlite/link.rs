@@ -9,6 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow, SqliteSync
 use sqlx::{ConnectOptions, Connection as _, Row};
 use tokio::time::{sleep, timeout};
 
+use super::bar;
 use super::files::{self, Files};
 use super::host::{Host, wrong};
 use crate::lease::record::{Fault, Unknown};
@@ -73,10 +74,46 @@ pub(super) struct Link {
 }
 
 struct Open {
-    connection: SqliteConnection,
+    /// Nothing once it is on its way out.
+    connection: Option<SqliteConnection>,
     /// As long as these are there, others see what this connection does.
     files: Files,
     identity: Identity,
+    /// Its last message has no answer, and may keep it from closing for long.
+    is_late: bool,
+}
+
+impl Open {
+    /// What is to be closed: only where the files are those that it knows may
+    /// it do what the last one does. Whoever looks and is then held up for as
+    /// long as others take to remove them, to open the file, to write and to
+    /// close it does harm all the same; between the two lie microseconds.
+    fn leave(&mut self) -> Option<SqliteConnection> {
+        let connection = self.connection.take()?;
+        let files = &self.files;
+        let is_current = || Files::at(&files.path).is_ok_and(|now| now.as_ref() == Some(files));
+        if self.is_late || !is_current() {
+            return barred(connection, &files.path);
+        }
+        bar::lift(files.database);
+        Some(connection)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        drop(self.leave());
+    }
+}
+
+/// A connection that does not do what the last one does; nothing where that
+/// cannot be had. Then it is never closed, and this process opens no other.
+fn barred(connection: SqliteConnection, path: &Path) -> Option<SqliteConnection> {
+    if bar::bar(path).is_ok() {
+        return Some(connection);
+    }
+    std::mem::forget(connection);
+    None
 }
 
 /// What stands for an incarnation (contract, section 4) here.
@@ -168,9 +205,13 @@ impl Link {
                 Err(_) => !files.has_strays()?,
             };
         if !is_sound {
-            close(connection, deadline).await;
+            if let Some(connection) = barred(connection, &path) {
+                close(connection, deadline).await;
+            }
             return Err(Failure::Replaced);
         }
+        // All that was removed is closed.
+        bar::lift(files.database);
         let found = found?;
         if let Some(change) = found.change {
             send(&mut connection, change, &self.path, deadline).await?;
@@ -178,19 +219,21 @@ impl Link {
         let file = format!("{}.{}", found.file, files.database.inode);
         let incarnation = format!("{file}/{}.{}", host.boot, host.time_namespace);
         Ok(Open {
-            connection,
+            connection: Some(connection),
             files,
             identity: Identity { file, incarnation },
+            is_late: false,
         })
     }
 
     /// Sends a message. The connection stays only where all of it succeeded:
     /// so nothing of it is left open.
     pub(super) async fn send(&mut self, sql: String, deadline: Deadline) -> Result<Rows, Failure> {
-        let Some(mut open) = self.open.take() else {
-            return Err(Failure::Missing);
-        };
-        let rows = send(&mut open.connection, sql, &self.path, deadline).await?;
+        let mut open = self.open.take().ok_or(Failure::Missing)?;
+        let connection = open.connection.as_mut().ok_or(Failure::Missing)?;
+        let sent = send(connection, sql, &self.path, deadline).await;
+        open.is_late = matches!(sent, Err(Failure::Unanswered(_)));
+        let rows = sent?;
         self.open = Some(open);
         // Written to files that nobody finds any more: that does not count.
         if !self.is_current()? {
@@ -212,10 +255,12 @@ impl Link {
         Ok(!cells.flag("busy")? && cells.there("checkpointed")? >= cells.there("log")?)
     }
 
-    /// Closes the file. The last one of all removes what is beside it.
+    /// Closes the file. The last one of all merges and removes what is beside
+    /// it.
     pub(super) async fn close(&mut self, deadline: Deadline) {
-        if let Some(open) = self.open.take() {
-            close(open.connection, deadline).await;
+        let open = self.open.take();
+        if let Some(connection) = open.and_then(|mut open| open.leave()) {
+            close(connection, deadline).await;
         }
     }
 }

@@ -7,6 +7,7 @@
 //! database, which is touched after every change that concerns them.
 
 mod admin;
+mod bar;
 mod bell;
 mod calls;
 mod files;
