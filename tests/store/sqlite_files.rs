@@ -13,8 +13,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::bench::{LIMIT, granted, run};
 use crate::sqlite::{bench, bench_at, by_hand, path, refused, sql};
-use crate::support::leasewrap::holder;
+use crate::support::leasewrap::{holder, leasewrap};
 use crate::support::run::run as test_run;
+use crate::support::user::{by_nobody, is_root};
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     format!("{}{suffix}", path.display()).into()
@@ -287,5 +288,34 @@ fn whoever_may_write_to_the_file_may_ring() {
         while told(&mut watch).await != Notice::Connected {}
         let metadata = fs::metadata(&bell).expect("it is there");
         assert_eq!(metadata.permissions().mode() & 0o777, 0o660);
+    });
+}
+
+#[test]
+fn whoever_may_only_read_the_file_sees_who_holds_it() {
+    let (bench, path) = bench();
+    let url = format!("sqlite:{}", path.display());
+    run(async {
+        let mut one = bench.contender("one");
+        let (term, _) = one.take(0).await;
+        // The next one has something to write down first.
+        let mut reboot = by_hand(&path).await;
+        let earlier = "update lease_schema set boot = 'an earlier one'";
+        sql(&mut reboot, earlier).await.expect("changed");
+        let mode = if is_root() { 0o644 } else { 0o444 };
+        for path in rest(&path).iter().chain([&path]) {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+        }
+        let asked = |command: &str| {
+            let asked = by_nobody(leasewrap()).text().switch(command);
+            asked.option("--db", &url)
+        };
+        let seen = asked("status").option("--name", bench.name.as_str());
+        let seen = seen.run().code(0).out;
+        assert!(seen.contains(&term.token.to_string()), "{seen}");
+        let paused = asked("pause").option("--name", bench.name.as_str());
+        let ended = paused.run().code(123);
+        assert!(ended.says(&["write to the file and to its directory"]));
+        granted(one.renew(&term).await);
     });
 }

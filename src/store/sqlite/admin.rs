@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sqlx::sqlite::SqliteRow;
 
-use super::link::{Cells, Failure, Rows};
+use super::failure::Failure;
+use super::link::{Cells, Rows};
 use super::{SqliteStore, sql};
 use crate::lease::ids::{Label, LeaseName, Slot, Token};
 use crate::lease::record::Unknown;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::link::{Cells, Failure, Rows, last};
+use super::failure::Failure;
+use super::link::{Cells, Rows, last};
 use super::{SqliteStore, SqliteWatch, sql};
 use crate::lease::ids::{HolderId, Incarnation, Slot, Token};
 use crate::lease::record::{

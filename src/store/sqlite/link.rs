@@ -10,6 +10,7 @@ use sqlx::{ConnectOptions, Connection as _, Row};
 use tokio::time::{sleep, timeout};
 
 use super::bar;
+use super::failure::{Failure, failure, no_answer};
 use super::files::{self, Files};
 use super::host::{Host, wrong};
 use crate::lease::record::{Fault, Unknown};
@@ -19,53 +20,6 @@ use crate::store::message::collect;
 
 /// The rows of each statement of a message.
 pub(super) type Rows = Vec<Vec<SqliteRow>>;
-
-/// How a call failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// Another process has kept the file locked: nothing happened.
-    Locked,
-    /// There is no such file, or nothing of ours in it.
-    Missing,
-    /// It is the file of the host whose machines have these ids.
-    OtherHost(String),
-    /// Files were removed, or others put in their place: what was written
-    /// since, nobody finds.
-    Replaced,
-    /// There is no answer, or none that can be read.
-    Unanswered(Unknown),
-}
-
-impl From<Unknown> for Failure {
-    fn from(unknown: Unknown) -> Self {
-        Self::Unanswered(unknown)
-    }
-}
-
-impl Failure {
-    /// As an answer that says nothing.
-    pub(super) fn unknown(self, path: &Path) -> Unknown {
-        let path = path.display();
-        match self {
-            Self::Unanswered(unknown) => unknown,
-            Self::Locked => Unknown {
-                fault: Fault::Transient,
-                message: format!("{path}: another process keeps the file locked"),
-            },
-            Self::Replaced => Unknown {
-                fault: Fault::Transient,
-                message: format!("{path}: it, its -wal or its -shm was removed or replaced"),
-            },
-            Self::OtherHost(machine) => wrong(format!(
-                "{path}: it is the file of another host (machine {machine}); a file works on one \
-                 host alone. Name another one, or run `leasewrap init` if it was moved here for good"
-            )),
-            Self::Missing => wrong(format!(
-                "{path}: there are no leases in it; run `leasewrap init`"
-            )),
-        }
-    }
-}
 
 /// A connection to the file, or what is needed to have one.
 pub(super) struct Link {
@@ -214,7 +168,7 @@ impl Link {
         bar::lift(files.database);
         let found = found?;
         if let Some(change) = found.change {
-            send(&mut connection, change, &self.path, deadline).await?;
+            send_if_writable(&mut connection, change, &self.path, deadline).await?;
         }
         let file = format!("{}.{}", found.file, files.database.inode);
         let incarnation = format!("{file}/{}.{}", host.boot, host.time_namespace);
@@ -318,6 +272,26 @@ pub(super) async fn send(
     }
 }
 
+/// Sends what only somebody who may write can do. Whoever may not goes on
+/// without, and never writes over this connection, also where that is allowed
+/// later: what should come before is missing.
+async fn send_if_writable(
+    connection: &mut SqliteConnection,
+    sql: String,
+    path: &Path,
+    deadline: Deadline,
+) -> Result<Option<Rows>, Failure> {
+    match send(connection, sql, path, deadline).await {
+        Ok(rows) => Ok(Some(rows)),
+        Err(Failure::ReadOnly) => {
+            let never = "pragma query_only = true".to_owned();
+            send(connection, never, path, deadline).await?;
+            Ok(None)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
 /// What a file says.
 struct Found {
     /// Which one it is.
@@ -340,9 +314,8 @@ async fn identify(
         rows => rows?,
     };
     // The first one sets the limit.
-    let mut answers = rows.iter().skip(1).map(|rows| rows.last().map(Cells));
-    let mut answer = || answers.next().flatten().ok_or(Failure::Missing);
-    let (cells, log) = (answer()?, answer()?);
+    let found = rows.iter().skip(1).find_map(|rows| rows.last());
+    let cells = found.map(Cells).ok_or(Failure::Missing)?;
     if cells.there("compatible_from")? > super::sql::VERSION {
         return Err(wrong(format!(
             "{}: it was upgraded by a newer leasewrap that older ones cannot work with; use that \
@@ -360,11 +333,17 @@ async fn identify(
     };
     let change = (boot != host.boot || known != machines)
         .then(|| super::sql::known(&known, &host.boot, (&machines, &boot)));
-    let (frames, merged) = (log.there("log")?, log.there("checkpointed")?);
+    let log = send_if_writable(connection, super::sql::LOG.to_owned(), path, deadline).await?;
+    let mut wal = None;
+    if let Some(rows) = log {
+        let log = last(&rows)?;
+        let (frames, merged) = (log.there("log")?, log.there("checkpointed")?);
+        wal = (frames > merged).then_some((frames, cells.there("page_size")?));
+    }
     Ok(Found {
         file: cells.words("file")?,
         change,
-        wal: (frames > merged).then_some((frames, cells.there("page_size")?)),
+        wal,
     })
 }
 
@@ -385,40 +364,6 @@ async fn foreign_or_missing(
         "{}: it holds a table \"lease\" that is not leasewrap's; name another file",
         path.display()
     )))
-}
-
-/// What an error of SQLite's means (sqlite.org, "Result and Error Codes").
-fn failure(error: &sqlx::Error, path: &Path) -> Failure {
-    let message = format!("{}: {error}", path.display());
-    let sqlx::Error::Database(error) = error else {
-        let fault = Fault::Transient;
-        return Failure::Unanswered(Unknown { fault, message });
-    };
-    let said = error.message();
-    let code = error
-        .code()
-        .and_then(|code| code.parse::<u32>().ok())
-        .unwrap_or(0);
-    let message = format!("{}: {said}", path.display());
-    // The lower byte is the primary code.
-    match code & 0xff {
-        5 | 6 => Failure::Locked,
-        1 if said.contains("no such table") || said.contains("no such column") => Failure::Missing,
-        // A read-only file, one that cannot be opened, one that is damaged,
-        // no database at all, an error of ours, a missing right.
-        1 | 3 | 8 | 11 | 14 | 23 | 26 => Failure::Unanswered(wrong(message)),
-        _ => Failure::Unanswered(Unknown {
-            fault: Fault::Transient,
-            message,
-        }),
-    }
-}
-
-fn no_answer(path: &Path) -> Unknown {
-    Unknown {
-        fault: Fault::Transient,
-        message: format!("{}: no answer in time", path.display()),
-    }
 }
 
 /// One row of an answer.

@@ -10,6 +10,7 @@ mod admin;
 mod bar;
 mod bell;
 mod calls;
+mod failure;
 mod files;
 mod host;
 mod link;
@@ -21,8 +22,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use self::failure::Failure;
 use self::host::Host;
-use self::link::{Failure, Link, Make, Rows};
+use self::link::{Link, Make, Rows};
 pub use self::watch::SqliteWatch;
 use super::deadline::{Deadline, SeenTime};
 use super::settings::{SettingsError, one_line};

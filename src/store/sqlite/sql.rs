@@ -38,13 +38,15 @@ pub(super) fn message(sql: &str, values: &Values<'_>) -> String {
     fill(&composed, values)
 }
 
-/// Which file it is, and whose: one row. And how much `-shm` says there is in
-/// `-wal`: one row, and nothing is done.
+/// Which file it is, and whose: one row.
 pub(super) const IDENTIFY: &str = "
 select version, compatible_from, file, machine, boot, page_size
 from lease_schema, pragma_page_size;
-pragma wal_checkpoint(noop);
 ";
+
+/// How much `-shm` says there is in `-wal`: one row, and nothing is done. It is
+/// refused to who may only read.
+pub(super) const LOG: &str = "pragma wal_checkpoint(noop)";
 
 /// A row where somebody else's table is in the way.
 pub(super) const FOREIGN: &str = "select name from sqlite_master where type = 'table' and name = 'lease' \

@@ -13,8 +13,9 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use super::failure::Failure;
 use super::files::{self, FileId, Files};
-use super::link::{Failure, Link, last};
+use super::link::{Link, last};
 use super::{bell, sql};
 use crate::lease::ids::LeaseName;
 use crate::lease::record::{Fault, Unknown};
