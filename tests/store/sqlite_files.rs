@@ -4,15 +4,18 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use leasewrap::lease::record::Fault;
+use leasewrap::lease::ids::Token;
+use leasewrap::lease::record::{Acquired, Fault, Renewed};
 use leasewrap::store::admin::Admin;
 use leasewrap::store::{Notice, Store, Watch};
 use tokio::time::{sleep, timeout};
 
-use crate::bench::{LIMIT, granted, run};
+use crate::bench::{Bench, LIMIT, granted, run};
 use crate::sqlite::{bench, bench_at, by_hand, path, refused, sql};
+use crate::support::installation::checked;
 use crate::support::leasewrap::{holder, leasewrap};
 use crate::support::run::run as test_run;
 use crate::support::user::{by_nobody, is_root};
@@ -193,21 +196,63 @@ fn what_is_left_beside_the_file_may_be_deleted() {
         let mut one = bench.contender("one");
         let (term, _) = one.take(0).await;
         one.store.get_ready(LIMIT).await;
-        // As after a crash.
-        let left = test_run().directory("sqlite-left").join("leases.db");
-        fs::copy(&path, &left).expect("copied");
-        let seen = bench_at(&left)
-            .store()
-            .status(Some(&bench.name), LIMIT)
-            .await;
-        let seen = seen.expect("it can be read").value;
-        assert_eq!(seen[0].slots[0].record.token, term.token);
+        assert_eq!(alone(&bench, &path).await, Some(term.token));
         let name = bench.name.clone();
         one.store.pause(&name, "", LIMIT).await.expect("paused");
         one.store.close(LIMIT).await;
         assert!(rest(&path).is_empty());
         let seen = bench.store().status(Some(&bench.name), LIMIT).await;
         assert!(seen.expect("it can be read").value[0].paused.is_some());
+    });
+}
+
+/// The token that is in the file itself, as after a crash and the loss of what
+/// lies beside it.
+async fn alone(bench: &Bench, path: &Path) -> Option<Token> {
+    let left = test_run().directory("sqlite-left").join("leases.db");
+    // In a process of its own: here, its end would drop SQLite's locks.
+    checked(Command::new("cp").args([path, &left]));
+    let mut store = bench_at(&left).store();
+    let seen = store.status(Some(&bench.name), LIMIT).await;
+    let seen = seen.expect("it can be read").value;
+    seen.first().map(|lease| lease.slots[0].record.token)
+}
+
+#[test]
+fn what_is_taken_is_put_into_the_file_once_nobody_reads() {
+    let (bench, path) = bench();
+    run(async {
+        let mut reader = by_hand(&path).await;
+        let mut one = bench.contender("one");
+        let begin = "begin; select * from lease";
+        sql(&mut reader, begin).await.expect("begun");
+        let (term, grant) = one.take(0).await;
+        assert_eq!(alone(&bench, &path).await, None, "he is not waited for");
+        // What has failed is not done: that call has left no connection.
+        let mut blocker = by_hand(&path).await;
+        sql(&mut blocker, "begin immediate").await.expect("locked");
+        let (terms, limit) = (one.terms.clone(), Duration::from_millis(500));
+        let renewed = one.store.renew(&term, &terms, limit).await.reply;
+        assert!(matches!(renewed, Renewed::Unknown(_)), "{renewed:?}");
+        one.store.get_ready(LIMIT).await;
+        sql(&mut blocker, "rollback").await.expect("unlocked");
+        sql(&mut reader, "commit").await.expect("ended");
+        one.renewed(&term).await;
+        one.store.get_ready(LIMIT).await;
+        assert_eq!(alone(&bench, &path).await, Some(term.token));
+        one.release(&term, &grant).await;
+        sql(&mut reader, begin).await.expect("begun");
+        let seen = one.observe().await;
+        let request = one.request(&seen, 0);
+        let taken = one.store.acquire(&request, LIMIT).await.reply;
+        let Acquired::Granted(grant) = taken else {
+            panic!("{taken:?}")
+        };
+        assert_eq!(alone(&bench, &path).await, Some(term.token));
+        sql(&mut reader, "commit").await.expect("ended");
+        let settled = bench.store().settle(&request, LIMIT).await.reply;
+        assert_eq!(granted(settled).token, grant.token);
+        assert_eq!(alone(&bench, &path).await, Some(grant.token));
     });
 }
 

@@ -1,5 +1,6 @@
 //! The calls of the trait.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -17,6 +18,9 @@ use crate::store::columns::Columns;
 use crate::store::deadline::{Deadline, Looks, SeenTime};
 use crate::store::message::above;
 use crate::store::{Attempt, Store, Timed};
+
+/// How long a start waits at most for those who read the file.
+const READERS: Duration = Duration::from_millis(100);
 
 impl Store for SqliteStore {
     type Watch = SqliteWatch;
@@ -60,14 +64,11 @@ impl Store for SqliteStore {
             })
             .await;
         let mut acquired = answer.reply.and_then(|rows| acquired(&rows));
-        // No worker starts before its holder is in the file itself: whoever
-        // comes after `-wal` was removed finds him there, and watches.
-        if matches!(acquired, Ok(Acquired::Granted(_))) {
-            match self.link.merge(deadline).await {
-                Ok(merged) => self.unmerged |= !merged,
-                // It was taken all the same.
-                Err(failure) => acquired = Err(self.given_up(failure).into()),
-            }
+        if matches!(acquired, Ok(Acquired::Granted(_)))
+            && let Err(failure) = self.keep(deadline).await
+        {
+            // It was taken all the same.
+            acquired = Err(self.given_up(failure).into());
         }
         let reply = match acquired {
             Ok(acquired) => acquired,
@@ -94,9 +95,14 @@ impl Store for SqliteStore {
         // Any token, but only where the acquisition was to be.
         let server = sql::text(&request.server_incarnation.0);
         let same_server = format!(":incarnation = {server}");
-        let settled = self
+        let mut settled = self
             .renewal(wanted, &same_server, &request.terms, deadline)
             .await;
+        if matches!(settled.reply, Renewed::Granted { .. })
+            && let Err(failure) = self.keep(deadline).await
+        {
+            settled.reply = Renewed::Unknown(self.given_up(failure));
+        }
         if settled.reply != Renewed::Lost(Loss::Closed) {
             return settled;
         }
@@ -154,8 +160,7 @@ impl Store for SqliteStore {
     async fn get_ready(&mut self, limit: Duration) {
         if self.unmerged {
             let deadline = Deadline::new(self.clock, limit);
-            // One that takes longer is done all the same.
-            self.unmerged = self.link.merge(deadline).await == Ok(false);
+            self.unmerged = self.link.merge(deadline).await != Ok(true);
         }
     }
 
@@ -266,6 +271,34 @@ impl SqliteStore {
             ("not_after", &not_after.to_string()),
         ];
         self.message(&take, values)
+    }
+
+    /// Puts what was taken into the file itself before a worker starts:
+    /// whoever comes after `-wal` was removed finds the holder there, and
+    /// watches. Whoever reads keeps it from that for as long: leasewraps for
+    /// milliseconds, a backup for hours. It is not waited for, and the holder
+    /// is in `-wal` alone until then.
+    async fn keep(&mut self, deadline: Deadline) -> Result<(), Failure> {
+        static SAID: AtomicBool = AtomicBool::new(false);
+        let wait = deadline.at_most(READERS.min(deadline.left() / 2));
+        loop {
+            self.unmerged = true;
+            self.unmerged = !self.link.merge(deadline).await?;
+            let pause = Duration::from_millis(rand::random_range(2..=10));
+            if !self.unmerged || pause >= wait.left() {
+                break;
+            }
+            sleep(pause).await;
+        }
+        if self.unmerged && !SAID.swap(true, Ordering::Relaxed) {
+            let path = self.link.path().display();
+            tracing::info!(
+                event = "unmerged",
+                "somebody reads {path} in a long transaction; until that ends, the lease that was \
+                 taken is in {path}-wal alone, which must not be deleted"
+            );
+        }
+        Ok(())
     }
 
     async fn renewal(
