@@ -5,5 +5,6 @@ mod conformance;
 mod postgres;
 mod sqlite;
 mod sqlite_files;
+mod sqlite_restored;
 #[path = "../support/mod.rs"]
 mod support;

@@ -2,10 +2,15 @@
 //! every leasewrap opens for writing and closes once it has committed a change
 //! that concerns others. (The database's own files change before a commit can
 //! be seen, and at every renewal.)
+//!
+//! It also says how far the history had come when somebody took a lease or
+//! gave it back. A database that has less of it is an earlier one, put back in
+//! its place: by `cp`, or by SQLite itself, neither of which makes a new file.
+//! The word counts for nothing where it cannot be read, and may be too low.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Error, ErrorKind, Result};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -20,16 +25,22 @@ use super::files::beside;
 /// How long a caller waits for it. It goes on ringing, if it still can.
 const LIMIT: Duration = Duration::from_millis(250);
 
+/// How it is written: twice, so that half of it is nothing.
+const WORD: usize = 2 * 19;
+
+/// More than any database has: whoever else wrote it.
+const TOO_FAR: i64 = 1 << 48;
+
 /// Where it is, of the database at `path`.
 pub(super) fn of(path: &Path) -> PathBuf {
     beside(path, "-wake")
 }
 
 /// Tells all watchers to look (`IN_CLOSE_WRITE`). Where that fails they poll,
-/// and that is said once.
-pub(super) async fn wake(path: &Path, limit: Duration) {
+/// and that is said once. From `newest` on, the database can only go on.
+pub(super) async fn wake(path: &Path, newest: Option<i64>, limit: Duration) {
     static SAID: AtomicBool = AtomicBool::new(false);
-    if let Err(error) = ring(path, limit.min(LIMIT)).await
+    if let Err(error) = ring(path, newest, limit.min(LIMIT)).await
         && !SAID.swap(true, Ordering::Relaxed)
     {
         tracing::warn!(
@@ -43,15 +54,45 @@ pub(super) async fn wake(path: &Path, limit: Duration) {
 /// Opens it for writing, and closes it; makes it where it is missing. In a
 /// thread: whoever creates a file on a file system that is frozen is held up.
 /// (tokio's own for that would end the process where there can be none.)
-pub(super) async fn ring(path: &Path, limit: Duration) -> Result<()> {
+pub(super) async fn ring(path: &Path, newest: Option<i64>, limit: Duration) -> Result<()> {
     let (answer, rung) = oneshot::channel();
     let path = path.to_owned();
     thread::Builder::new()
         .name("lw-bell".to_owned())
-        .spawn(move || answer.send(open(&path).map(drop)))?;
+        .spawn(move || answer.send(open(&path).map(|bell| write(&bell, newest))))?;
     match timeout(limit, rung).await {
         Ok(rung) => rung.unwrap_or_else(|_| Err(Error::other("it did not open"))),
         Err(_elapsed) => Err(Error::from(ErrorKind::TimedOut)),
+    }
+}
+
+/// How far the history of the database at `path` had come.
+pub(super) fn newest(path: &Path) -> Option<i64> {
+    let mut options = OpenOptions::new();
+    let options = options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW);
+    let bell = options.open(of(path)).ok()?;
+    if !bell.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut word = [0; WORD];
+    bell.read_exact_at(&mut word, 0).ok()?;
+    let (once, twice) = word.split_at(WORD / 2);
+    let newest = std::str::from_utf8(once).ok()?.trim_end().parse().ok()?;
+    (once == twice && newest < TOO_FAR).then_some(newest)
+}
+
+/// Says how far it has come. What does not work does not matter.
+fn write(bell: &File, newest: Option<i64>) {
+    let (Some(newest), Ok(metadata)) = (newest, bell.metadata()) else {
+        return;
+    };
+    // Over nothing that is something else.
+    let is_ours = metadata.len() <= WORD as u64;
+    if metadata.is_file() && metadata.nlink() == 1 && is_ours {
+        let word = format!("{newest:018}\n");
+        let _written_or_not = bell.write_all_at(word.repeat(2).as_bytes(), 0);
     }
 }
 
@@ -61,7 +102,7 @@ fn open(path: &Path) -> Result<File> {
     // FIFO is not waited for, and a link not followed.
     let mut options = OpenOptions::new();
     let options = options
-        .append(true)
+        .write(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW);
     // Made only where it is missing: in a directory like /tmp the kernel
     // refuses to make what another user has made (`proc_sys_fs(5)`,

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::failure::Failure;
 use super::link::{Cells, Rows, last};
-use super::{SqliteStore, SqliteWatch, sql};
+use super::{SqliteStore, SqliteWatch, bell, sql};
 use crate::lease::ids::{HolderId, Incarnation, Slot, Token};
 use crate::lease::record::{
     Acquire, Acquired, Expected, Fault, Loss, Observation, Observed, Pause, Refusal, Released,
@@ -27,12 +27,11 @@ impl Store for SqliteStore {
 
     async fn observe(&mut self, limit: Duration) -> Observed {
         let deadline = Deadline::new(self.clock, limit);
-        let answer = self
-            .call(deadline, |store| store.message(sql::OBSERVE, &[]))
-            .await;
-        let seen = answer
-            .reply
-            .and_then(|rows| self.observed(&rows, answer.sent_at));
+        let mut seen = self.look(deadline).await;
+        if matches!(seen, Err(Failure::Replaced)) {
+            self.link.close(deadline).await;
+            seen = self.look(deadline).await;
+        }
         match seen {
             Ok(observation) => Observed::Seen(observation),
             Err(Failure::Missing) => Observed::NoSchema,
@@ -185,8 +184,32 @@ impl Store for SqliteStore {
 }
 
 impl SqliteStore {
-    fn observed(&mut self, rows: &Rows, sent_at: BootInstant) -> Result<Observation, Failure> {
+    async fn look(&mut self, deadline: Deadline) -> Result<Observation, Failure> {
+        // Before: what is committed is told afterwards.
+        let files = self.link.files();
+        let newest = files.and_then(|files| bell::newest(&files.path));
+        let answer = self
+            .call(deadline, |store| store.message(sql::OBSERVE, &[]))
+            .await;
+        self.observed(&answer.reply?, answer.sent_at, newest)
+    }
+
+    fn observed(
+        &mut self,
+        rows: &Rows,
+        sent_at: BootInstant,
+        newest: Option<i64>,
+    ) -> Result<Observation, Failure> {
         let first = last(rows)?;
+        // An earlier one was put back under this connection.
+        let drawn = first.words("drawn")?;
+        let is_same = self
+            .link
+            .identity()
+            .is_some_and(|known| known.drawn == drawn);
+        if !is_same || newest > Some(first.there("newest")?) {
+            return Err(Failure::Replaced);
+        }
         let database_us = first.there("now_us")?;
         self.seen_time = Some(SeenTime {
             sent_at,

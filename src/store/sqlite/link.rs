@@ -9,10 +9,10 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow, SqliteSync
 use sqlx::{ConnectOptions, Connection as _, Row};
 use tokio::time::{sleep, timeout};
 
-use super::bar;
 use super::failure::{Failure, failure, no_answer};
 use super::files::{self, Files};
 use super::host::{Host, wrong};
+use super::{bar, bell};
 use crate::lease::record::{Fault, Unknown};
 use crate::store::columns::{Columns, unreadable};
 use crate::store::deadline::Deadline;
@@ -73,6 +73,8 @@ fn barred(connection: SqliteConnection, path: &Path) -> Option<SqliteConnection>
 /// What stands for an incarnation (contract, section 4) here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
+    /// What was drawn for it.
+    pub drawn: String,
     /// Which file: a restored or replaced one has lost later writes.
     pub file: String,
     /// That, and which boot and time namespace: a record of another one that
@@ -146,6 +148,7 @@ impl Link {
             return Err(Failure::Replaced);
         }
         let path = files::usable(&self.path)?;
+        let newest = bell::newest(&path);
         let mut connection = raw(&path, Make::Never, deadline).await?;
         let host = Host::read()?;
         let found = identify(&mut connection, &self.path, &host, deadline).await;
@@ -167,6 +170,12 @@ impl Link {
         // All that was removed is closed.
         bar::lift(files.database);
         let found = found?;
+        if let Some(newest) = newest.filter(|newest| found.newest < *newest)
+            && put_back(&mut connection, newest, &self.path, deadline).await?
+        {
+            close(connection, deadline).await;
+            return Err(Failure::Replaced);
+        }
         if let Some(change) = found.change {
             send_if_writable(&mut connection, change, &self.path, deadline).await?;
         }
@@ -175,7 +184,11 @@ impl Link {
         Ok(Open {
             connection: Some(connection),
             files,
-            identity: Identity { file, incarnation },
+            identity: Identity {
+                drawn: found.file,
+                file,
+                incarnation,
+            },
             is_late: false,
         })
     }
@@ -292,10 +305,33 @@ async fn send_if_writable(
     }
 }
 
+/// An earlier file is in the place of one whose history had come further: it
+/// is another database from now on, where that can be written down.
+async fn put_back(
+    connection: &mut SqliteConnection,
+    newest: i64,
+    path: &Path,
+    deadline: Deadline,
+) -> Result<bool, Failure> {
+    let message = super::sql::put_back(newest);
+    let done = send_if_writable(connection, message, path, deadline).await?;
+    if done.is_some() {
+        tracing::warn!(
+            event = "put-back",
+            "{}: it has lost leases that were taken or given back (a backup was put back, or its \
+             -wal deleted); all in it are in doubt, and watched before they are taken",
+            path.display()
+        );
+    }
+    Ok(done.is_some())
+}
+
 /// What a file says.
 struct Found {
     /// Which one it is.
     file: String,
+    /// How far its history has come.
+    newest: i64,
     /// What is to be changed in it.
     change: Option<String>,
     /// Frames that must be in `-wal`, where any must, and the size of a page.
@@ -309,7 +345,8 @@ async fn identify(
     host: &Host,
     deadline: Deadline,
 ) -> Result<Found, Failure> {
-    let rows = match send(connection, super::sql::IDENTIFY.to_owned(), path, deadline).await {
+    let question = super::sql::message(super::sql::IDENTIFY, &[]);
+    let rows = match send(connection, question, path, deadline).await {
         Err(Failure::Missing) => return Err(foreign_or_missing(connection, path, deadline).await),
         rows => rows?,
     };
@@ -342,6 +379,7 @@ async fn identify(
     }
     Ok(Found {
         file: cells.words("file")?,
+        newest: cells.there("newest")?,
         change,
         wal,
     })

@@ -24,8 +24,9 @@ use serde::{Deserialize, Serialize};
 
 use self::failure::Failure;
 use self::host::Host;
-use self::link::{Link, Make, Rows};
+use self::link::{Identity, Link, Make, Rows, last};
 pub use self::watch::SqliteWatch;
+use super::columns::Columns;
 use super::deadline::{Deadline, SeenTime};
 use super::settings::{SettingsError, one_line};
 use super::{Clock, Timed};
@@ -115,25 +116,25 @@ impl SqliteStore {
         build: impl FnOnce(&Self) -> String,
     ) -> Timed<Result<Rows, Failure>> {
         let answer = self.call(deadline, build).await;
-        if answer.reply.is_ok()
-            && let Some(files) = self.link.files()
-        {
-            bell::wake(&files.path, deadline.left()).await;
+        if let (Ok(rows), Some(files)) = (&answer.reply, self.link.files()) {
+            let newest = last(rows).and_then(|cells| cells.there("newest")).ok();
+            bell::wake(&files.path, newest, deadline.left()).await;
         }
         answer
     }
 
     /// A message with `values` and those that all need.
     fn message(&self, sql: &str, values: &sql::Values<'_>) -> String {
-        let (file, incarnation) = match self.link.identity() {
-            Some(identity) => (identity.file.as_str(), identity.incarnation.as_str()),
-            None => ("", ""),
-        };
+        let known = |part: fn(&Identity) -> &str| self.link.identity().map_or("", part);
         let common = [
             ("name", sql::text(self.name.as_str())),
             ("why", sql::text(&self.why)),
-            ("file", sql::text(file)),
-            ("incarnation", sql::text(incarnation)),
+            ("drawn", sql::text(known(|identity| &identity.drawn))),
+            ("file", sql::text(known(|identity| &identity.file))),
+            (
+                "incarnation",
+                sql::text(known(|identity| &identity.incarnation)),
+            ),
         ];
         let common = common.iter().map(|(place, value)| (*place, value.as_str()));
         let all: Vec<(&str, &str)> = values.iter().copied().chain(common).collect();
@@ -155,10 +156,10 @@ impl SqliteStore {
         let path = files::usable(self.link.path())?;
         let mut connection = link::raw(&path, Make::IfMissing, deadline).await?;
         let host = Host::read()?;
-        let sql = sql::creation(&host);
+        let sql = sql::creation(&host, bell::newest(&path).unwrap_or(0));
         link::send(&mut connection, sql, self.link.path(), deadline).await?;
         link::close(connection, deadline).await;
-        bell::wake(&path, deadline.left()).await;
+        bell::wake(&path, None, deadline.left()).await;
         Ok(())
     }
 }

@@ -28,19 +28,26 @@ pub(super) fn micros(duration: Duration) -> String {
 /// This host's wall clock, the same in all of a statement.
 const NOW: &str = "cast(unixepoch('subsec') * 1000000 as integer)";
 
+/// How far the history has come: the number of its last event, which only
+/// rises (sqlite.org, "SQLite Autoincrement").
+const NEWEST: &str = "coalesce((select seq from sqlite_sequence where name = 'event'), 0)";
+
 /// Fills in the fragments, then the values.
 pub(super) fn message(sql: &str, values: &Values<'_>) -> String {
     let composed = fill(
         sql,
         &[("row_columns", ROW_COLUMNS), ("seen_columns", SEEN_COLUMNS)],
     );
-    let composed = fill(&composed, &[("now", NOW), ("same_file", SAME_FILE)]);
+    let composed = fill(
+        &composed,
+        &[("now", NOW), ("same_file", SAME_FILE), ("newest", NEWEST)],
+    );
     fill(&composed, values)
 }
 
 /// Which file it is, and whose: one row.
 pub(super) const IDENTIFY: &str = "
-select version, compatible_from, file, machine, boot, page_size
+select version, compatible_from, file, machine, boot, page_size, :newest as newest
 from lease_schema, pragma_page_size;
 ";
 
@@ -65,7 +72,7 @@ pub(super) fn known(machines: &str, boot: &str, before: (&str, &str)) -> String 
 
 /// Makes what is missing, and takes the file for this host. The mode of the
 /// journal stays with the file: readers never wait for a writer in this one.
-pub(super) fn creation(host: &Host) -> String {
+pub(super) fn creation(host: &Host, newest: i64) -> String {
     let schema = fill(
         SCHEMA,
         &[
@@ -74,7 +81,30 @@ pub(super) fn creation(host: &Host) -> String {
             ("boot", &text(&host.boot)),
         ],
     );
-    format!("pragma journal_mode = wal;\nbegin immediate;\n{schema}\ncommit;\n{MERGE}")
+    let history = history_from(newest);
+    format!("pragma journal_mode = wal;\nbegin immediate;\n{schema}\n{history}commit;\n{MERGE}")
+}
+
+/// Has a history that is new go on from there.
+fn history_from(newest: i64) -> String {
+    format!(
+        "insert into sqlite_sequence (name, seq) select 'event', {newest} \
+         where not exists (select 1 from sqlite_sequence where name = 'event');\n"
+    )
+}
+
+/// Makes a database that was put in the place of a later one another one, so
+/// that all in it is in doubt (contract, section 4). Its history goes on above
+/// the later one's: nothing where somebody else was first.
+pub(super) fn put_back(newest: i64) -> String {
+    let file = text(&Uuid::new_v4().to_string());
+    let history = history_from(0);
+    format!(
+        "begin immediate;\n{history}\
+         update lease_schema set file = {file} where {NEWEST} < {newest};\n\
+         update sqlite_sequence set seq = {newest} where name = 'event' and seq < {newest};\n\
+         commit"
+    )
 }
 
 /// Puts what was committed into the file itself, waiting for nobody: until
@@ -131,7 +161,8 @@ const SEEN_COLUMNS: &str = "
 /// Reads all of a lease. Always at least one row; without `slot` the lease
 /// has no row.
 pub(super) const OBSERVE: &str = "
-select :now as now_us, coalesce(p.paused, 0) as paused, p.reason as pause_reason, :row_columns
+select :now as now_us, coalesce(p.paused, 0) as paused, p.reason as pause_reason, :row_columns,
+    (select file from lease_schema) as drawn, :newest as newest
 from (select 1) one
 left join lease_pause p on p.name = :name
 left join lease l on l.name = :name
@@ -171,10 +202,12 @@ commit;
 ";
 
 /// What must hold beside the row itself: no pause, the rows above our slots
-/// as they were watched, and the acquisition not given up meanwhile.
+/// as they were watched, the database still the same, and the acquisition not
+/// given up meanwhile.
 pub(super) const ALLOWED: &str = "
     not coalesce((select p.paused from lease_pause p where p.name = :name), 0)
     and :now < :not_after
+    and exists (select 1 from lease_schema where file = :drawn)
     and (select count(*) = :above_count and coalesce(min(:above_same), 1)
         from lease a where a.name = :name and a.slot >= :slots and a.slot <> :slot)";
 
@@ -199,7 +232,7 @@ where l.name = :name and l.slot = :slot and l.holder = :holder;
 delete from event where id in (
     select id from event where name = :name and at < :now - 2592000000000 limit 1000);
 select coalesce((select p.paused from lease_pause p where p.name = :name), 0) as paused,
-    l.token, l.revision, l.incarnation
+    l.token, l.revision, l.incarnation, :newest as newest
 from (select 1) one left join lease l
 on l.name = :name and l.slot = :slot and l.holder = :holder;";
 
@@ -240,7 +273,8 @@ set released_at = :now, expires_at = :now, revision = revision + 1, incarnation 
 where name = :name and slot = :slot and holder = :holder and :same_token and released_at is null;
 select changes() = 1 as given,
     exists (select 1 from lease where name = :name and slot = :slot and holder = :holder
-        and :same_token and released_at is not null) as before;
+        and :same_token and released_at is not null) as before,
+    :newest as newest;
 commit;
 ";
 
