@@ -9,11 +9,13 @@ use super::run;
 use crate::exit::{self, ExitCodes};
 use crate::keeper::attach::{self, Ended, Settings};
 use crate::lease::attach::{End, How};
+use crate::lease::ids::LeaseName;
 use crate::lease::keeper::event::Outcome;
 use crate::lease::timing::Rounded;
 use crate::sys::executable::Unusable;
 use crate::sys::listening;
 use crate::sys::{SysError, inherited, namespace, signals};
+use crate::telemetry::format::millis;
 use crate::telemetry::{LAST, Telemetry};
 use crate::wire::{NotStarted, WorkerEnd};
 
@@ -40,7 +42,7 @@ impl AttachArgs {
                 telemetry.last(code == 0, || log(&ended, code, &options));
                 code
             }
-            Err(failed) => refused::tell(&failed, &telemetry),
+            Err(failed) => refused::tell(&failed, None, &telemetry),
         }
     }
 }
@@ -79,6 +81,7 @@ fn never_began(unusable: &Unusable) -> Ended {
             message: None,
             told_by: None,
         },
+        name: None,
         waited: Duration::ZERO,
         held: None,
     }
@@ -109,16 +112,15 @@ fn code(how: &How, codes: ExitCodes) -> u8 {
 /// The last line.
 fn log(ended: &Ended, exit_code: u8, options: &AttachOptions) {
     let text = text(ended, options);
-    let (waited_ms, held_ms) = (
-        ended.waited.as_millis(),
-        ended.held.map(|held| held.as_millis()),
-    );
+    let name = ended.name.as_ref().map(LeaseName::as_str);
+    let (waited_ms, held_ms) = (millis(ended.waited), ended.held.map(millis));
     macro_rules! say {
         ($level:expr) => {
             tracing::event!(
                 target: LAST,
                 $level,
                 event = "ended",
+                name,
                 outcome = kind(&ended.end.how),
                 exit_code,
                 waited_ms,

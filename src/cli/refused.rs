@@ -4,6 +4,7 @@ use super::admin::Failed;
 use super::args::run::RunOptions;
 use super::ending::Record;
 use crate::exit;
+use crate::lease::ids::LeaseName;
 use crate::lease::keeper::event::Outcome;
 use crate::sys::SysError;
 use crate::sys::executable::Unusable;
@@ -25,7 +26,9 @@ impl Refused {
     pub(super) fn tell(&self, options: &RunOptions) -> u8 {
         let telemetry = Telemetry::start(&options.keep.log);
         match (self, telemetry) {
-            (Self::Failed(failed), Ok(telemetry)) => tell(failed, &telemetry),
+            (Self::Failed(failed), Ok(telemetry)) => {
+                tell(failed, Some(&options.keep.name), &telemetry)
+            }
             (Self::Failed(failed), Err(_)) => failed.tell(),
             (Self::Command(unusable), Ok(telemetry)) => {
                 Record::new(options).end(&telemetry, options, &not_started(unusable))
@@ -46,7 +49,8 @@ fn not_started(unusable: &Unusable) -> Outcome {
 
 /// Says it as the last line of a log that there is; the result is the exit
 /// code.
-pub(super) fn tell(failed: &Failed, telemetry: &Telemetry) -> u8 {
+pub(super) fn tell(failed: &Failed, name: Option<&LeaseName>, telemetry: &Telemetry) -> u8 {
+    let name = name.map(LeaseName::as_str);
     let (message, exit_code) = (&failed.message, failed.code);
     let outcome = match exit_code {
         exit::USAGE => "usage",
@@ -54,7 +58,7 @@ pub(super) fn tell(failed: &Failed, telemetry: &Telemetry) -> u8 {
         _ => "failed",
     };
     telemetry.last(false, || {
-        tracing::error!(target: LAST, event = "ended", outcome, exit_code, "{message}");
+        tracing::error!(target: LAST, event = "ended", name, outcome, exit_code, "{message}");
     });
     exit_code
 }

@@ -213,11 +213,11 @@ impl Prepared {
             && let Some(probe) = guard.take_probe()
             && let Err(refusal) = probe.answer()
         {
-            return self.give_up(&Failed::cannot(&refusal), &telemetry);
+            return self.give_up(&Failed::cannot(&refusal), &options, &telemetry);
         }
         let edges = match self.edges(&options, &telemetry) {
             Ok(edges) => edges,
-            Err(error) => return self.give_up(&error.into(), &telemetry),
+            Err(error) => return self.give_up(&error.into(), &options, &telemetry),
         };
         let mut record = Record::new(&options);
         let teller = Teller::new(
@@ -227,14 +227,14 @@ impl Prepared {
         );
         match self.until_the_end(&options, edges.runtime, edges.metrics, teller) {
             Ok(outcome) => record.end(&telemetry, &options, &outcome),
-            Err(error) => refused::tell(&error.into(), &telemetry),
+            Err(error) => refused::tell(&error.into(), Some(&options.keep.name), &telemetry),
         }
     }
 
     /// Before anything is taken. The guard is told that this is no crash.
-    fn give_up(self, why: &Failed, telemetry: &Telemetry) -> u8 {
+    fn give_up(self, why: &Failed, options: &RunOptions, telemetry: &Telemetry) -> u8 {
         self.started.guard.dismiss();
-        refused::tell(why, telemetry)
+        refused::tell(why, Some(&options.keep.name), telemetry)
     }
 
     fn edges(&mut self, options: &RunOptions, telemetry: &Telemetry) -> Result<Edges, SysError> {

@@ -38,8 +38,13 @@ const FRAMES_AT_ONCE: usize = 64;
 pub fn run(start: GuardStart) -> End {
     let setup = start.setup.read();
     let json = setup.as_ref().is_ok_and(|setup| setup.json_log);
-    let ended = Running::set_up(start, setup, json).and_then(|mut running| running.run());
-    ended.unwrap_or_else(|error| failed(json, None, format!("the guard cannot {error}")))
+    let cannot = |name, error| failed(json, name, format!("the guard cannot {error}"));
+    match Running::set_up(start, setup, json) {
+        Ok(mut running) => running
+            .run()
+            .unwrap_or_else(|error| cannot(running.name.take(), error)),
+        Err(error) => cannot(None, error),
+    }
 }
 
 /// Nothing runs yet, or the parent-death signal ends it: the keeper sees that

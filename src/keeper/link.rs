@@ -463,4 +463,4 @@ impl Link {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

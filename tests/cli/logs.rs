@@ -262,6 +262,8 @@ fn what_never_began_has_its_last_line_for_machines_too() {
     ] {
         let ended = builder.sh("true").run().code(code);
         only_says(&ended, code, outcome, words);
+        let last = &events(&ended.log, "ended")[0];
+        assert!(last["name"].is_string(), "which lease it was for: {last}");
     }
 }
 

@@ -210,7 +210,7 @@ fn a_guard_that_is_stopped_again_and_again_keeps_no_worker_alive() {
     }
     let died = at(clock::now(), begun);
     // By the guard in the moments that it runs, or by its own SIGKILL, which
-    // comes a fortieth of the ttl after the deadline.
+    // comes a twentieth of the ttl after the deadline (0.75 s at the most).
     assert!(died < deadline + SLACK, "{died:?}");
     keeper.guard.kill();
     assert!(keeper.guard_ends(LIMIT));

@@ -1,7 +1,7 @@
 //! How a worker's end reaches whoever has started `attach`, and the next one.
 
 use crate::pod::{LONG, Pod, listens};
-use crate::support::leasewrap::Builder;
+use crate::support::leasewrap::{Builder, events};
 use crate::support::manager::Manager;
 use crate::support::proc;
 use crate::support::wait::{SOON, until_true};
@@ -12,6 +12,12 @@ fn a_worker_ends_by_itself_and_the_next_attach_gets_the_lease_at_once() {
     let serve = pod.serve().spawn();
     let ended = pod.attach().sh("exit 7").run().code(7);
     assert!(ended.last_line().contains("exit code 7"), "{ended:?}");
+    let last = &events(&ended.log, "ended")[0];
+    assert_eq!(last["name"], pod.scene.name.as_str(), "{last}");
+    assert!(
+        last["waited_ms"].is_u64() && last["held_ms"].is_u64(),
+        "{last}"
+    );
     serve.wait_event("released");
     pod.attach().sh("kill -9 $$").run().code(137);
     let worker = ["exit-after=300", "exit-code=3", "daemon"];

@@ -21,6 +21,7 @@ use super::news::News;
 use super::signals::{self, Doing, Meaning, Terminal};
 use super::{KILLING_LIMIT, SELF_KILL_AFTER};
 use crate::lease::attach::{Action, Attach, End, Event, How, Now, Phase, Told};
+use crate::lease::ids::LeaseName;
 use crate::lease::keeper::event::GuardEvent;
 use crate::lease::time::BootInstant;
 use crate::lease::timing::Chance;
@@ -51,6 +52,8 @@ pub struct Settings {
 pub struct Ended {
     /// How.
     pub end: End,
+    /// The lease, where it was held.
+    pub name: Option<LeaseName>,
     /// Until the lease was held.
     pub waited: Duration,
     /// From then on.
@@ -88,7 +91,7 @@ pub async fn run(settings: Settings) -> Result<Ended> {
         stop_asked: false,
         end: None,
         began,
-        held_since: None,
+        term: None,
         settings,
     }
     .run()
@@ -118,7 +121,8 @@ struct Front {
     stop_asked: bool,
     end: Option<End>,
     began: BootInstant,
-    held_since: Option<BootInstant>,
+    /// Which lease is held, and since when.
+    term: Option<(LeaseName, BootInstant)>,
 }
 
 /// What `select!` has seen.
@@ -142,10 +146,12 @@ impl Front {
         loop {
             if let Some(end) = self.end.take() {
                 let at = clock::now();
+                let (name, since) = self.term.unzip();
                 return Ok(Ended {
                     end,
-                    waited: self.held_since.unwrap_or(at).saturating_since(self.began),
-                    held: self.held_since.map(|since| at.saturating_since(since)),
+                    name,
+                    waited: since.unwrap_or(at).saturating_since(self.began),
+                    held: since.map(|since| at.saturating_since(since)),
                 });
             }
             self.set_timers()?;
@@ -333,7 +339,7 @@ impl Front {
 
     fn tell(&mut self, told: &Told, at: BootInstant) {
         match told {
-            Told::Starting(_) => self.held_since = Some(at),
+            Told::Starting(start) => self.term = Some((start.name.clone(), at)),
             // There is neither a connection nor a guard then.
             Told::Waiting(_) if self.no_wait => {
                 self.end = Some(End {

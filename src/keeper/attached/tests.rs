@@ -1,4 +1,5 @@
 use super::super::frames::Frames;
+use super::super::link::tests::on_a_loop;
 use super::*;
 use crate::sys::socket::Channel;
 
@@ -27,14 +28,6 @@ fn taken() -> (Attached, Channel) {
 
 fn says(guest: &Channel, frame: FromGuard) {
     guest.send(&FromAttach::Guard(frame).encode());
-}
-
-fn on_a_loop(run: impl AsyncFnOnce()) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .unwrap();
-    runtime.block_on(run());
 }
 
 #[test]

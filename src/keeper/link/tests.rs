@@ -56,7 +56,7 @@ impl Drop for Guard {
     }
 }
 
-fn on_a_loop(run: impl AsyncFnOnce()) {
+pub fn on_a_loop(run: impl AsyncFnOnce()) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
