@@ -33,9 +33,10 @@ pub fn run(task: &ReleaseTask) -> End {
     let _limit = end_at_last(longest + REST);
     let json = release.as_ref().is_some_and(|release| release.json_log);
     let name = release.as_ref().map(|release| release.name.clone());
-    let claimed = release
+    // It is granted before there is a worker.
+    let granted = release
         .as_ref()
-        .is_none_or(|release| release.claim != Claim::Nothing);
+        .is_none_or(|release| matches!(release.claim, Claim::Term { .. }));
     let said = match release {
         Some(release) => {
             let said = give_back(&release);
@@ -54,18 +55,18 @@ pub fn run(task: &ReleaseTask) -> End {
     let message = format!(
         "{}; {then}; \
          look for who killed or stopped leasewrap (the kernel log, if memory ran out)",
-        what(task.keeper, task.killed, claimed)
+        what(task.keeper, task.killed, granted)
     );
     End::without_keeper(code, json, name, task.killed, message)
 }
 
 /// What became of the keeper and of the worker; a standby has none.
-fn what(keeper: Keeper, killed: u32, claimed: bool) -> String {
+fn what(keeper: Keeper, killed: u32, granted: bool) -> String {
     let keeper = match keeper {
         Keeper::Lost(_) => "the keeper process of leasewrap is gone",
         Keeper::StandsStill => "the keeper process of leasewrap stood still until its deadline",
     };
-    if killed == 0 && !claimed {
+    if killed == 0 && !granted {
         format!("{keeper}; there was no worker")
     } else {
         format!("{keeper}, so the worker was killed ({killed} processes)")
