@@ -274,9 +274,9 @@ pub struct Grant {
 pub enum Refusal {
     /// The row, or the server, is not the one that was watched.
     Changed,
-    /// Another session holds the row's lock; who, as far as can be seen.
+    /// A lock was not to be had; who holds the row's, as far as can be seen.
     Locked {
-        /// For people: the sessions that hold it.
+        /// For people: the sessions that hold it. Empty: none is seen.
         by: String,
     },
     /// Somebody paused the lease.

@@ -93,9 +93,9 @@ pub enum Reason {
         /// The operator's words.
         reason: String,
     },
-    /// Its row is locked.
+    /// Its row is locked, or another lock is not to be had.
     Locked {
-        /// By whom.
+        /// By whom, where somebody is seen.
         by: String,
     },
     /// Another one was faster.
@@ -237,6 +237,9 @@ impl fmt::Display for Reason {
             Self::SlotAbove { slot } => write!(f, "slot {slot}, above --slots, is still taken"),
             Self::Paused { reason } if reason.is_empty() => f.write_str("it is paused"),
             Self::Paused { reason } => write!(f, "it is paused: {reason}"),
+            Self::Locked { by } if by.is_empty() => f.write_str(
+                "other acquisitions of it are under way, or one of leasewrap's tables is locked",
+            ),
             Self::Locked { by } => write!(f, "its row is locked by {by}"),
             Self::Overtaken => f.write_str("another one was faster"),
             Self::Unfit => f.write_str("the precheck does not pass"),

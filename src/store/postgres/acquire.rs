@@ -126,7 +126,7 @@ impl PgStore {
         }
     }
 
-    /// The row could not be had: by whom it is locked.
+    /// A lock could not be had: who has the row's.
     async fn locked(
         &mut self,
         request: &Acquire,
@@ -137,11 +137,7 @@ impl PgStore {
         if who.is_empty() {
             who = self.lockers(request.slot, deadline).await;
         }
-        let by = if who.is_empty() {
-            "a session that has ended since".to_owned()
-        } else {
-            who.join("; ")
-        };
+        let by = who.join("; ");
         Acquired::Refused(Refusal::Locked { by })
     }
 
@@ -205,18 +201,26 @@ impl PgStore {
         tell: Tell,
         instead: &sql::Values<'_>,
     ) -> String {
-        let waits = self.link.settings().waits_for_locks(left);
+        let settings = self.link.settings();
         // Every acquisition may have to wait for others, which wait for a row.
-        let lock = sql::timeout(waits / 2);
-        let (nowait, limit) = match locked {
-            Locked::Refuse => ("nowait", left),
-            Locked::Wait => ("", waits),
+        let lock = sql::timeout(settings.waits_for_others(left) / 2);
+        let waits = settings.waits_for_locks(left);
+        let (row_lock, row) = (sql::timeout(waits / 2), sql::timeout(waits));
+        let (nowait, row_limits) = match locked {
+            Locked::Refuse => ("nowait", ""),
+            Locked::Wait => ("", sql::ROW_LIMITS),
         };
         let (acquire, values) = self.taking(request, left, tell);
         let mut values: Vec<(&str, &str)> = [instead, &sql::borrowed(&values)].concat();
-        values.extend([("nowait", nowait), ("lock_timeout", &lock)]);
-        let parts = [sql::LIMITS, sql::ONE_AT_A_TIME, sql::LOCK_ROW, &acquire];
-        self.message(&parts, &values, limit)
+        values.extend([
+            ("nowait", nowait),
+            ("lock_timeout", &lock),
+            ("row_lock_timeout", &row_lock),
+            ("row_timeout", &row),
+        ]);
+        let before = [sql::LIMITS, sql::ONE_AT_A_TIME, row_limits];
+        let parts = [&before[..], &[sql::LOCK_ROW, &acquire]].concat();
+        self.message(&parts, &values, left)
     }
 
     /// The statement that takes, and what it compares and writes.

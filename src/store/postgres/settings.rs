@@ -95,6 +95,12 @@ impl PgSettings {
         left.min(self.lock_limit)
     }
 
+    /// The same for other acquisitions of the lease: several may come first,
+    /// and each of them waits for its commit, or for a row.
+    pub(super) fn waits_for_others(&self, left: Duration) -> Duration {
+        left.min(self.lock_limit.saturating_mul(10))
+    }
+
     pub(super) fn statement_limit(&self) -> Duration {
         self.call_limit
     }

@@ -77,6 +77,13 @@ pub(super) const ONE_AT_A_TIME: &str = "
 select pg_advisory_xact_lock(:advisory_class, :advisory_key)::text;
 ";
 
+/// Limits of their own for the statements that wait for the row. `lock_timeout`
+/// counts each of its lockers anew; this `statement_timeout` does not.
+pub(super) const ROW_LIMITS: &str = "
+select set_config('lock_timeout', :row_lock_timeout, true),
+    set_config('statement_timeout', :row_timeout, true);
+";
+
 /// Begins what only a standby sends: by it `status` tells who stands by. (The
 /// statement that counts them holds it too, so it counts at the beginning only.)
 pub(super) const POLL: &str = "/* leasewrap poll */";

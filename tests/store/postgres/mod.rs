@@ -13,6 +13,7 @@ mod pooled;
 mod prepared;
 mod rights;
 mod standbys;
+mod turns;
 
 use std::sync::OnceLock;
 
