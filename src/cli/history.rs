@@ -50,6 +50,7 @@ impl History {
             output,
         } = self;
         admin.perform(name.as_ref(), async |admins: &mut Admins| {
+            admins.store.only_reads();
             // What lasts still is in the rows, not in the events.
             let status = admins.store.status(name.as_ref(), admins.limit).await;
             let status = status.map_err(|unknown| Failed::call("read the leases", &unknown))?;

@@ -46,6 +46,7 @@ impl Status {
             output,
         } = self;
         admin.perform(name.as_ref(), async |admins: &mut Admins| {
+            admins.store.only_reads();
             let seen = admins.store.status(name.as_ref(), admins.limit).await;
             let seen = seen.map_err(|unknown| Failed::call("read the leases", &unknown))?;
             let view = View::of(&seen, name.as_ref());

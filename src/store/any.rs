@@ -41,6 +41,16 @@ impl AnyStore {
             }
         }
     }
+
+    /// Says, before the first call, that all is only read and nothing is done
+    /// about it: a server that lags behind may answer, where
+    /// `target_session_attrs=any` lets it.
+    pub fn only_reads(&mut self) {
+        match self {
+            Self::Postgres(store) => store.only_reads(),
+            Self::Sqlite(_) => {}
+        }
+    }
 }
 
 macro_rules! either {

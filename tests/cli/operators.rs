@@ -3,7 +3,8 @@
 
 use crate::support::leasewrap::{Builder, holder, lease_name, leasewrap};
 use crate::support::run::run;
-use crate::support::server::shared;
+use crate::support::server::{Options, Server, shared};
+use crate::support::wait::{SOON, until_true};
 
 fn steer(command: &str, url: &str) -> Builder {
     leasewrap().text().switch(command).option("--db", url)
@@ -21,6 +22,31 @@ fn a_pause_is_told_of_even_where_nobody_steps_down() {
     let ended = ended.code(1);
     assert!(ended.out.contains("paused"), "{ended:?}");
     assert!(ended.says(&["no step-down"]), "{ended:?}");
+}
+
+#[test]
+fn a_standby_that_lags_behind_is_asked_by_status_and_not_by_break() {
+    let primary = Server::start();
+    let name = lease_name("lag");
+    let taken = || holder(&primary.url(), &name).ttl("60s");
+    taken().sh("true").run().code(0);
+    let standby = primary.replica(Options::default());
+    standby.psql("alter system set primary_conninfo = ''");
+    standby.psql("select pg_reload_conf()");
+    until_true("nothing more arrives there", SOON, || {
+        standby.psql("select count(*) from pg_stat_wal_receiver") == "0"
+    });
+    let held = taken().worker(&["sleep", "1000"]).spawn();
+    held.wait_event("acquired");
+    let any = |server: &Server| format!("{}?target_session_attrs=any", server.url());
+    let asked = |command: &str| {
+        let urls = steer(command, &any(&standby)).option("--db", &any(&primary));
+        urls.option("--name", &name)
+    };
+    let status = asked("status").run().code(1);
+    assert!(!status.out.contains("held"), "{status:?}");
+    asked("break").switch("--yes").run().code(0);
+    held.end().code(122);
 }
 
 #[test]

@@ -119,9 +119,8 @@ impl PgStore {
         build: impl Fn(&Self, Duration, Tell) -> String,
     ) -> Result<Option<Rows>, Unknown> {
         let deadline = Deadline::new(self.clock, limit);
-        self.link.only_reads(only_reads);
         let answer = self.call_telling(deadline, Tell::Trigger, build).await;
-        let asked = match answer.reply {
+        match answer.reply {
             Ok(rows) => Ok(Some(rows)),
             Err(Failure::Refused(refused)) if refused.is_missing() => {
                 match self.missing(deadline).await {
@@ -132,9 +131,7 @@ impl PgStore {
                 }
             }
             Err(failure) => Err(self.given_up(failure)),
-        };
-        self.link.only_reads(false);
-        asked
+        }
     }
 
     /// As [`Self::ask`], for a single statement that writes; its rows.

@@ -46,8 +46,6 @@ struct Open {
     target: Target,
     session: Session,
     prepared: Prepared,
-    /// Nobody has asked whether it can be written to.
-    for_reading: bool,
     /// It was made ready to be a standby's.
     ready_to_take: bool,
     /// And a holder's.
@@ -61,7 +59,6 @@ impl Open {
             target: target.clone(),
             session,
             prepared: Prepared::new(),
-            for_reading: false,
             ready_to_take: false,
             ready_to_hold: false,
         }
@@ -92,10 +89,10 @@ impl Link {
         }
     }
 
-    /// Says whether what comes next only reads: `target_session_attrs=any`
-    /// lets a standby answer that.
-    pub(super) fn only_reads(&mut self, only_reads: bool) {
-        self.only_reads = only_reads;
+    /// Says, before anything connects, that all is only read:
+    /// `target_session_attrs=any` lets a standby answer that.
+    pub(super) fn only_reads(&mut self) {
+        self.only_reads = true;
     }
 
     pub(super) fn settings(&self) -> &PgSettings {
@@ -204,14 +201,11 @@ impl Link {
         }
     }
 
-    /// Connects, unless there is a connection that is good enough.
+    /// Connects, unless there is a connection.
     pub(super) async fn connect(&mut self, deadline: Deadline) -> Result<(), Unknown> {
-        if let Some(open) = &self.open
-            && (self.only_reads || !open.for_reading)
-        {
+        if self.open.is_some() {
             return Ok(());
         }
-        self.open = None;
         let targets = self.targets(deadline).await?;
         let plan = self.plan(targets.len() > 1);
         let open = race(targets, &plan, deadline).await?;
@@ -379,8 +373,8 @@ async fn open(target: &Target, plan: &Plan) -> Result<Open, Failure> {
             Ok(mut open) => {
                 // With one host the calls themselves find out.
                 if plan.several {
-                    open.for_reading = plan.only_reads && target.attributes == Attributes::Any;
-                    if !open.for_reading {
+                    let may_be_a_standby = target.attributes == Attributes::Any;
+                    if !(plan.only_reads && may_be_a_standby) {
                         must_be_writable(&mut open).await?;
                     }
                 }

@@ -90,6 +90,11 @@ impl PgStore {
         }
     }
 
+    /// See [`super::AnyStore::only_reads`].
+    pub fn only_reads(&mut self) {
+        self.link.only_reads();
+    }
+
     fn identity(&self) -> &'static str {
         if self.plain_identity {
             sql::IDENTITY

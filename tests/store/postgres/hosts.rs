@@ -113,15 +113,21 @@ fn any_server_may_be_read_from_and_the_one_to_write_to_is_found() {
         let (term, _) = one.take(0).await;
         one.renewed(&term).await;
         until_there(&standby, &bench);
-        let mut operator = bench.store();
-        let seen = operator.status(None, LIMIT).await.expect("status");
+        let (mut operator, mut reader) = (bench.store(), bench.store());
+        reader.only_reads();
+        let seen = reader.status(None, LIMIT).await.expect("status");
         assert!(seen.server.in_recovery && seen.value.len() == 1);
+        // Whoever does something about what is there reads it as it is.
+        let seen = operator.status(None, LIMIT).await.expect("status");
+        assert!(!seen.server.in_recovery && seen.value.len() == 1);
         let asked = operator.request_step_down(&bench.name, None, LIMIT).await;
         assert_eq!(asked.expect("it is written").len(), 1);
 
         primary.stop(Stop::Kill);
-        let seen = operator.status(None, LIMIT).await.expect("status");
+        let seen = reader.status(None, LIMIT).await.expect("status");
         assert!(seen.server.in_recovery && seen.value.len() == 1);
+        let lost = operator.status(None, LIMIT).await;
+        assert!(lost.is_err(), "{lost:?}");
         // It may come back.
         let said = unknown(bench.store().observe(LIMIT).await);
         assert_eq!(said.fault, Fault::Transient, "{said:?}");
