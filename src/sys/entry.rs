@@ -158,7 +158,8 @@ impl StripPrefixMut for [u8] {
 /// rather too much is hidden than too little. That is between the colon and
 /// the last at sign of `scheme://user:password@host`, and the value of each
 /// parameter whose name ends with `password`, or cannot be read at a glance;
-/// in a string of keywords it is all that follows the first of these.
+/// in a string of keywords it is all that follows the first of these. Where
+/// the equals sign is missing it is all that follows the name.
 pub fn password_spans(url: &[u8]) -> Vec<std::ops::Range<usize>> {
     let mut spans = Vec::new();
     if let Some(at) = url.iter().rposition(|byte| *byte == b'@') {
@@ -179,15 +180,23 @@ pub fn password_spans(url: &[u8]) -> Vec<std::ops::Range<usize>> {
     spans
 }
 
-/// Where the value of a `…password=value` or `na%6De=value` begins.
+/// Where the value of a `…password=value`, a `…password value` or a
+/// `na%6De=value` begins.
 fn secret_of(parameter: &[u8]) -> Option<usize> {
     const NAME: &[u8] = b"password";
     let named = (0..parameter.len()).find_map(|at| {
         let end = at + NAME.len();
         let name = parameter.get(at..end)?;
-        let after = parameter[end..].iter().position(|byte| !blank(*byte))?;
-        (name.eq_ignore_ascii_case(NAME) && parameter[end + after] == b'=')
-            .then_some(end + after + 1)
+        let next = *parameter.get(end)?;
+        if !name.eq_ignore_ascii_case(NAME) {
+            return None;
+        }
+        let mut after = (end..).zip(&parameter[end..]);
+        match after.find(|(_, byte)| !blank(**byte)) {
+            Some((equals, b'=')) => Some(equals + 1),
+            // Not where a path or another name goes on.
+            _ => (blank(next) || b"'\":%".contains(&next)).then_some(end),
+        }
     });
     named.or_else(|| {
         let name = parameter.iter().rposition(|byte| *byte == b'?');
@@ -226,6 +235,16 @@ mod tests {
             ),
             ("password=a&b://c", "password=*******"),
             (
+                "host=h dbname=x password 'secret'",
+                "host=h dbname=x password*********",
+            ),
+            (
+                "host=h SslPassword'a' user=u",
+                "host=h SslPassword**********",
+            ),
+            ("host=h password:secret", "host=h password*******"),
+            ("password\u{a0}secret", "password********"),
+            (
                 "host=h password\t='a&b c' user=u",
                 "host=h password\t=**************",
             ),
@@ -237,6 +256,11 @@ mod tests {
             ("postgres:///db?pass%77ord=a", "postgres:///db?pass%77ord=*"),
             ("postgres://%2Frun/db?user=u", "postgres://%2Frun/db?user=u"),
             ("/run/password", "/run/password"),
+            ("/run/password.d/x y", "/run/password.d/x y"),
+            (
+                "postgres://h/password?user=u",
+                "postgres://h/password?user=u",
+            ),
             ("sqlite:/tmp/x", "sqlite:/tmp/x"),
             ("", ""),
         ] {

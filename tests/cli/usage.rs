@@ -229,6 +229,7 @@ fn a_password_is_never_repeated() {
         "u:s3cret@h",
         "u:s3cret@h/d?application_name=a://b",
         "host=h user=u password = 'my s3cret'",
+        "host=h dbname=x password 's3cret'",
     ] {
         let ended = leasewrap()
             .text()

@@ -274,6 +274,11 @@ mod tests {
                 "host=h password = 'my s3cret' user=u",
                 "host=h password =***",
             ),
+            (
+                "host=h dbname=x password 's3cret'",
+                "host=h dbname=x password***",
+            ),
+            ("password é s3cret", "password***"),
             ("u:s3cret@h/db?x=a://b", "u:***@h/db?x=a://b"),
             ("/run/password", "/run/password"),
             ("./worker", "./worker"),
