@@ -4,8 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use leasewrap::lease::ids::Token;
 use leasewrap::lease::record::{Acquired, Refusal};
 use leasewrap::store::Store;
+use leasewrap::store::admin::Admin;
 
 use crate::bench::{Bench, LIMIT, run};
 use crate::sqlite::{bench, by_hand, sql};
@@ -22,6 +24,20 @@ async fn turn(bench: &Bench) {
     let (term, grant) = one.take(0).await;
     one.release(&term, &grant).await;
     one.store.close(LIMIT).await;
+}
+
+/// Takes the lease as a contender that has watched it in doubt.
+async fn doubted(bench: &Bench) -> Token {
+    let mut one = bench.contender("one");
+    let seen = one.observe().await;
+    let mut request = one.request(&seen, 0);
+    request.in_doubt = true;
+    let taken = one.store.acquire(&request, LIMIT).await.reply;
+    one.store.close(LIMIT).await;
+    match taken {
+        Acquired::Granted(grant) => grant.token,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// What is shown of which database the file is, and whether the row is in
@@ -82,6 +98,51 @@ fn a_backup_restored_under_those_who_have_the_file_open_is_another_database() {
 }
 
 #[test]
+fn no_token_goes_back_with_the_database() {
+    let (bench, path) = bench();
+    let backup = path.with_extension("backup");
+    let bell = path.with_file_name("leases.db-wake");
+    let taken = async || {
+        let mut one = bench.contender("one");
+        one.store.init(LIMIT).await.expect("set up");
+        let token = one.take(0).await.0.token;
+        one.store.close(LIMIT).await;
+        token
+    };
+    run(async {
+        turn(&bench).await;
+        copy(&path, &backup);
+        let mut last = Token(0);
+        for _ in 0..9 {
+            let token = doubted(&bench).await;
+            assert!(token > last && token.0 >= 1 << 40);
+            last = token;
+            copy(&backup, &path);
+            // Whoever has less to say leaves it as it is.
+            turn(&bench).await;
+        }
+        for by_older in [false, true] {
+            last = doubted(&bench).await;
+            if by_older {
+                let word = fs::read(&bell).expect("it is there");
+                fs::write(&bell, word.split_at(word.len() / 2).0).expect("written");
+            }
+            let dropped = bench.store().drop_schema(LIMIT).await;
+            assert_eq!(dropped, Ok(true));
+            let token = taken().await;
+            assert!(token > last, "{token} after {last}");
+            fs::remove_file(&path).expect("removed");
+            assert!(taken().await > token);
+        }
+        // Nobody need know how high it was.
+        let word = fs::read(&bell).expect("it is there");
+        fs::write(&bell, word.split_at(word.len() / 2).0).expect("written");
+        fs::remove_file(&path).expect("removed");
+        assert!(taken().await.0 < 1 << 40);
+    });
+}
+
+#[test]
 fn what_the_bell_says_keeps_nobody_from_work() {
     let (bench, path) = bench();
     let bell = path.with_file_name("leases.db-wake");
@@ -89,9 +150,9 @@ fn what_the_bell_says_keeps_nobody_from_work() {
         turn(&bench).await;
         let before = seen(&bench).await;
         let word = fs::read(&bell).expect("it is there");
-        let half = word.split_at(word.len() / 2).0;
+        let half = word.split_at(word.len() / 4).0;
         let long = "9".repeat(18) + "\n";
-        for wrong in [&b""[..], half, b"all wrong", long.repeat(2).as_bytes()] {
+        for wrong in [&b""[..], half, b"all wrong", long.repeat(4).as_bytes()] {
             fs::write(&bell, wrong).expect("written");
             assert_eq!(seen(&bench).await, before);
             turn(&bench).await;

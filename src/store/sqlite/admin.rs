@@ -250,7 +250,7 @@ impl Admin for SqliteStore {
     async fn drop_schema(&mut self, limit: Duration) -> Result<bool, Unknown> {
         let deadline = Deadline::new(self.clock, limit);
         match self
-            .call_and_wake(deadline, |_| sql::DROP.to_owned())
+            .call_and_wake(deadline, |store| store.message(sql::DROP, &[]))
             .await
             .reply
         {

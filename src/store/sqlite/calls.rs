@@ -187,7 +187,7 @@ impl SqliteStore {
     async fn look(&mut self, deadline: Deadline) -> Result<Observation, Failure> {
         // Before: what is committed is told afterwards.
         let files = self.link.files();
-        let newest = files.and_then(|files| bell::newest(&files.path));
+        let newest = files.and_then(|files| bell::words(&files.path).newest);
         let answer = self
             .call(deadline, |store| store.message(sql::OBSERVE, &[]))
             .await;
@@ -258,7 +258,11 @@ impl SqliteStore {
             .map(|identity| identity.incarnation.as_str());
         let same_server = ours == Some(request.server_incarnation.0.as_str());
         let (above_count, above_same) = above(request);
-        let (floor, jump) = token_rule(request);
+        // An earlier database, or a new one, does not know what was handed out.
+        let is_new = request.in_doubt || request.expected == Expected::Missing;
+        let files = self.link.files().filter(|_| is_new);
+        let told = files.and_then(|files| bell::words(&files.path).highest);
+        let (floor, jump) = token_rule(request, told);
         let now = (self.clock)();
         let not_after = self
             .seen_time
@@ -416,11 +420,10 @@ fn elsewhere() -> Failure {
 
 /// The least that a new token may be, and what is added (contract, section 4):
 /// there are no timelines here, so in doubt it is as on the first one. In any
-/// case it lies above what the contender itself has seen.
-fn token_rule(request: &Acquire) -> (String, &'static str) {
-    let seen = request
-        .furthest
-        .map_or(0, |token| token.0.saturating_add(1));
+/// case it lies above what the contender itself has seen, and what it was told.
+fn token_rule(request: &Acquire, told: Option<i64>) -> (String, &'static str) {
+    let seen = request.furthest.map(|token| token.0).max(told);
+    let seen = seen.map_or(0, |token| token.saturating_add(1));
     let (floor, jump) = match request.expected {
         _ if request.in_doubt => ("(1 << 40)", "abs(random() % 549755813888)"),
         // Seconds since 2026.

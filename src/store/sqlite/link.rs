@@ -148,7 +148,7 @@ impl Link {
             return Err(Failure::Replaced);
         }
         let path = files::usable(&self.path)?;
-        let newest = bell::newest(&path);
+        let newest = bell::words(&path).newest;
         let mut connection = raw(&path, Make::Never, deadline).await?;
         let host = Host::read()?;
         let found = identify(&mut connection, &self.path, &host, deadline).await;

@@ -117,8 +117,12 @@ impl SqliteStore {
     ) -> Timed<Result<Rows, Failure>> {
         let answer = self.call(deadline, build).await;
         if let (Ok(rows), Some(files)) = (&answer.reply, self.link.files()) {
-            let newest = last(rows).and_then(|cells| cells.there("newest")).ok();
-            bell::wake(&files.path, newest, deadline.left()).await;
+            let word = |column| last(rows).and_then(|cells| cells.there(column)).ok();
+            let words = bell::Words {
+                newest: word("newest"),
+                highest: word("highest"),
+            };
+            bell::wake(&files.path, words, deadline.left()).await;
         }
         answer
     }
@@ -156,10 +160,10 @@ impl SqliteStore {
         let path = files::usable(self.link.path())?;
         let mut connection = link::raw(&path, Make::IfMissing, deadline).await?;
         let host = Host::read()?;
-        let sql = sql::creation(&host, bell::newest(&path).unwrap_or(0));
+        let sql = sql::creation(&host, bell::words(&path).newest.unwrap_or(0));
         link::send(&mut connection, sql, self.link.path(), deadline).await?;
         link::close(connection, deadline).await;
-        bell::wake(&path, None, deadline.left()).await;
+        bell::wake(&path, bell::Words::default(), deadline.left()).await;
         Ok(())
     }
 }

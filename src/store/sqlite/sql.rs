@@ -32,11 +32,18 @@ const NOW: &str = "cast(unixepoch('subsec') * 1000000 as integer)";
 /// rises (sqlite.org, "SQLite Autoincrement").
 const NEWEST: &str = "coalesce((select seq from sqlite_sequence where name = 'event'), 0)";
 
+/// What the bell says from then on ([`super::bell`]).
+const WORDS: &str = ":newest as newest, (select max(token) from lease) as highest";
+
 /// Fills in the fragments, then the values.
 pub(super) fn message(sql: &str, values: &Values<'_>) -> String {
     let composed = fill(
         sql,
-        &[("row_columns", ROW_COLUMNS), ("seen_columns", SEEN_COLUMNS)],
+        &[
+            ("row_columns", ROW_COLUMNS),
+            ("seen_columns", SEEN_COLUMNS),
+            ("words", WORDS),
+        ],
     );
     let composed = fill(
         &composed,
@@ -111,9 +118,10 @@ pub(super) fn put_back(newest: i64) -> String {
 /// then it is beside it, in `-wal`, and gone when somebody removes that.
 pub(super) const MERGE: &str = "pragma wal_checkpoint(passive)";
 
-/// Removes the tables.
+/// Removes the tables. Those that are made next go on above them.
 pub(super) const DROP: &str = "
 begin immediate;
+select :words;
 drop table lease;
 drop table lease_pause;
 drop table event;
@@ -232,7 +240,7 @@ where l.name = :name and l.slot = :slot and l.holder = :holder;
 delete from event where id in (
     select id from event where name = :name and at < :now - 2592000000000 limit 1000);
 select coalesce((select p.paused from lease_pause p where p.name = :name), 0) as paused,
-    l.token, l.revision, l.incarnation, :newest as newest
+    l.token, l.revision, l.incarnation, :words
 from (select 1) one left join lease l
 on l.name = :name and l.slot = :slot and l.holder = :holder;";
 
@@ -274,7 +282,7 @@ where name = :name and slot = :slot and holder = :holder and :same_token and rel
 select changes() = 1 as given,
     exists (select 1 from lease where name = :name and slot = :slot and holder = :holder
         and :same_token and released_at is not null) as before,
-    :newest as newest;
+    :words;
 commit;
 ";
 

@@ -219,7 +219,7 @@ async fn listen(queue: &Inotify, path: &Path) -> IoResult<Bell> {
     let heard = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_DONT_FOLLOW | REPLACED;
     let watch = match queue.add_watch(&bell, heard) {
         Err(Errno::ENOENT) => {
-            bell::ring(path, None, LIMIT).await?;
+            bell::ring(path, bell::Words::default(), LIMIT).await?;
             queue.add_watch(&bell, heard)
         }
         added => added,
