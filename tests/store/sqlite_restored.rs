@@ -9,7 +9,7 @@ use leasewrap::lease::record::{Acquired, Refusal};
 use leasewrap::store::Store;
 use leasewrap::store::admin::Admin;
 
-use crate::bench::{Bench, LIMIT, run};
+use crate::bench::{Bench, LIMIT, granted, run};
 use crate::sqlite::{bench, by_hand, sql};
 use crate::support::installation::checked;
 
@@ -67,6 +67,30 @@ fn a_backup_copied_into_the_file_is_another_database() {
         assert_eq!(seen(&bench).await.0, after, "it is so once");
         turn(&bench).await;
         assert_eq!(seen(&bench).await, (after, false));
+    });
+}
+
+/// As where the answer to the acquisition is lost.
+#[test]
+fn what_is_settled_is_said() {
+    let (bench, path) = bench();
+    let backup = path.with_extension("backup");
+    let bell = path.with_file_name("leases.db-wake");
+    run(async {
+        turn(&bench).await;
+        copy(&path, &backup);
+        let before = seen(&bench).await;
+        let said = fs::read(&bell).expect("it is there");
+        let mut one = bench.contender("one");
+        let seen_by_one = one.observe().await;
+        let request = one.request(&seen_by_one, 0);
+        one.store.acquire(&request, LIMIT).await;
+        fs::write(&bell, &said).expect("written");
+        granted(one.store.settle(&request, LIMIT).await.reply);
+        one.store.close(LIMIT).await;
+        copy(&backup, &path);
+        let (after, doubt) = seen(&bench).await;
+        assert!(after != before.0 && doubt);
     });
 }
 

@@ -335,17 +335,21 @@ impl SqliteStore {
         terms: &Terms,
         deadline: Deadline,
     ) -> Timed<Renewed> {
-        let answer = self
-            .call(deadline, |store| {
-                let values: &[(&str, &str)] = &[
-                    ("slot", &slot.to_string()),
-                    ("holder", &sql::text(&holder.to_string())),
-                    ("ttl", &sql::micros(terms.ttl)),
-                ];
-                let renew = sql::fill(sql::RENEW, &[("same_token", same_token)]);
-                store.message(&renew, values)
-            })
-            .await;
+        let build = |store: &Self| {
+            let values: &[(&str, &str)] = &[
+                ("slot", &slot.to_string()),
+                ("holder", &sql::text(&holder.to_string())),
+                ("ttl", &sql::micros(terms.ttl)),
+            ];
+            let renew = sql::fill(sql::RENEW, &[("same_token", same_token)]);
+            store.message(&renew, values)
+        };
+        let answer = if token.is_none() {
+            // Nobody has said yet that it was taken.
+            self.call_and_wake(deadline, build).await
+        } else {
+            self.call(deadline, build).await
+        };
         let reply = self.held(answer.reply, holder, token);
         let sent_at = answer.sent_at;
         Timed { sent_at, reply }
