@@ -122,6 +122,26 @@ fn a_backup_restored_under_those_who_have_the_file_open_is_another_database() {
 }
 
 #[test]
+fn a_holder_whose_row_survived_is_in_doubt_no_longer_than_to_its_next_renewal() {
+    let (bench, path) = bench();
+    run(async {
+        let [mut one, mut two] = ["one", "two"].map(|label| bench.contender(label));
+        let (term, grant) = one.take(0).await;
+        let mut restore = by_hand(&path).await;
+        let earlier_one = "update sqlite_sequence set seq = seq - 1 where name = 'event'";
+        sql(&mut restore, earlier_one).await.expect("restored");
+        let before = two.observe().await;
+        assert_ne!(before.server.incarnation, grant.incarnation);
+        let renewed = one.renewed(&term).await;
+        assert_eq!(renewed.token, term.token);
+        assert_eq!(renewed.incarnation, before.server.incarnation);
+        let after = two.record(0).await;
+        assert_eq!(after.incarnation, renewed.incarnation);
+        assert_eq!(after.revision, renewed.revision);
+    });
+}
+
+#[test]
 fn no_token_goes_back_with_the_database() {
     let (bench, path) = bench();
     let backup = path.with_extension("backup");

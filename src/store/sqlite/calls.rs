@@ -335,24 +335,44 @@ impl SqliteStore {
         terms: &Terms,
         deadline: Deadline,
     ) -> Timed<Renewed> {
-        let build = |store: &Self| {
-            let values: &[(&str, &str)] = &[
-                ("slot", &slot.to_string()),
-                ("holder", &sql::text(&holder.to_string())),
-                ("ttl", &sql::micros(terms.ttl)),
-            ];
-            let renew = sql::fill(sql::RENEW, &[("same_token", same_token)]);
-            store.message(&renew, values)
-        };
-        let answer = if token.is_none() {
-            // Nobody has said yet that it was taken.
-            self.call_and_wake(deadline, build).await
-        } else {
-            self.call(deadline, build).await
-        };
+        let values: &[(&str, &str)] = &[
+            ("slot", &slot.to_string()),
+            ("holder", &sql::text(&holder.to_string())),
+            ("ttl", &sql::micros(terms.ttl)),
+        ];
+        let renew = sql::fill(sql::RENEW, &[("same_token", same_token)]);
+        // Of an acquisition nobody has said yet that it was made.
+        let is_said = token.is_some();
+        let mut answer = self.renewed(&renew, values, is_said, deadline).await;
+        if matches!(answer.reply, Err(Failure::Replaced)) {
+            // The row says from now on which database it was renewed in.
+            self.link.close(deadline).await;
+            answer = self.renewed(&renew, values, is_said, deadline).await;
+        }
         let reply = self.held(answer.reply, holder, token);
         let sent_at = answer.sent_at;
         Timed { sent_at, reply }
+    }
+
+    async fn renewed(
+        &mut self,
+        renew: &str,
+        values: &sql::Values<'_>,
+        is_said: bool,
+        deadline: Deadline,
+    ) -> Timed<Result<Rows, Failure>> {
+        let build = |store: &Self| store.message(renew, values);
+        let mut answer = if is_said {
+            self.call(deadline, build).await
+        } else {
+            self.call_and_wake(deadline, build).await
+        };
+        // An earlier one may have been put back under this connection.
+        answer.reply = answer.reply.and_then(|rows| {
+            let is_same = last(&rows)?.flag("same_database")?;
+            is_same.then_some(rows).ok_or(Failure::Replaced)
+        });
+        answer
     }
 
     /// What a row that was renewed or looked at says to its holder.

@@ -255,7 +255,8 @@ where name = :name and slot = :slot and holder = :holder and :same_token
     and released_at is null and (closed_token is null or closed_token < token);
 select case when changes() = 1 then seen.revision end as revision,
     seen.token, seen.incarnation,
-    seen.request_token, seen.request_kind, seen.request_to, :seen_columns, :words
+    seen.request_token, seen.request_kind, seen.request_to, :seen_columns,
+    exists (select 1 from lease_schema where file = :drawn) as same_database, :words
 from (select 1) one left join lease seen on seen.name = :name and seen.slot = :slot;
 commit;
 ";
