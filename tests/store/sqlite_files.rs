@@ -360,7 +360,14 @@ fn whoever_may_only_read_the_file_sees_who_holds_it() {
         assert!(seen.contains(&term.token.to_string()), "{seen}");
         let paused = asked("pause").option("--name", bench.name.as_str());
         let ended = paused.run().code(123);
-        assert!(ended.says(&["write to the file and to its directory"]));
+        let why = ["write to the file and to its directory"];
+        assert!(ended.says(&why));
+        // A run could never take it: that is not told at the hand-over only.
+        let run = by_nobody(leasewrap()).text();
+        let run = run
+            .option("--db", &url)
+            .option("--name", bench.name.as_str());
+        assert!(run.sh("true").run().code(123).says(&why));
         granted(one.renew(&term).await);
     });
 }

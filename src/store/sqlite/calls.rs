@@ -32,6 +32,12 @@ impl Store for SqliteStore {
             self.link.close(deadline).await;
             seen = self.look(deadline).await;
         }
+        // It could never take anything, and keeps others from merging. (The
+        // rights are looked at anew each time.)
+        if self.link.is_read_only() {
+            self.link.close(deadline).await;
+            seen = Err(Failure::ReadOnly);
+        }
         match seen {
             Ok(observation) => Observed::Seen(observation),
             Err(Failure::Missing) => Observed::NoSchema,

@@ -33,6 +33,8 @@ struct Open {
     /// As long as these are there, others see what this connection does.
     files: Files,
     identity: Identity,
+    /// Nothing can be written over it.
+    read_only: bool,
     /// Its last message has no answer, and may keep it from closing for long.
     is_late: bool,
 }
@@ -101,6 +103,11 @@ impl Link {
     /// Which file is open.
     pub(super) fn identity(&self) -> Option<&Identity> {
         self.open.as_ref().map(|open| &open.identity)
+    }
+
+    /// Whether what is open can only be read.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.read_only)
     }
 
     /// Which files are open.
@@ -176,8 +183,10 @@ impl Link {
             close(connection, deadline).await;
             return Err(Failure::Replaced);
         }
+        let mut read_only = found.read_only;
         if let Some(change) = found.change {
-            send_if_writable(&mut connection, change, &self.path, deadline).await?;
+            let done = send_if_writable(&mut connection, change, &self.path, deadline).await?;
+            read_only |= done.is_none();
         }
         let file = format!("{}.{}", found.file, files.database.inode);
         let incarnation = format!("{file}/{}.{}", host.boot, host.time_namespace);
@@ -189,6 +198,7 @@ impl Link {
                 file,
                 incarnation,
             },
+            read_only,
             is_late: false,
         })
     }
@@ -336,6 +346,8 @@ struct Found {
     change: Option<String>,
     /// Frames that must be in `-wal`, where any must, and the size of a page.
     wal: Option<(i64, i64)>,
+    /// We may not.
+    read_only: bool,
 }
 
 /// Looks at the file, whether it is ours and of this host.
@@ -371,6 +383,7 @@ async fn identify(
     let change = (boot != host.boot || known != machines)
         .then(|| super::sql::known(&known, &host.boot, (&machines, &boot)));
     let log = send_if_writable(connection, super::sql::LOG.to_owned(), path, deadline).await?;
+    let read_only = log.is_none();
     let mut wal = None;
     if let Some(rows) = log {
         let log = last(&rows)?;
@@ -382,6 +395,7 @@ async fn identify(
         newest: cells.there("newest")?,
         change,
         wal,
+        read_only,
     })
 }
 
