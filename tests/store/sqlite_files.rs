@@ -172,16 +172,43 @@ fn who_closes_what_was_removed_leaves_the_file_as_others_made_it() {
     }
 }
 
+#[test]
+fn a_file_that_was_replaced_is_not_kept_open() {
+    let (bench, path) = bench();
+    run(async {
+        let mut one = bench.contender("one");
+        one.observe().await;
+        let next = path.with_extension("next");
+        bench_at(&next).store().init(LIMIT).await.expect("set up");
+        for path in rest(&path) {
+            fs::remove_file(path).expect("removed");
+        }
+        fs::rename(&next, &path).expect("replaced");
+        one.store.close(LIMIT).await;
+        assert_eq!(open(&path), [PathBuf::new(); 0]);
+        // Nor is the next one.
+        one.observe().await;
+        one.store.close(LIMIT).await;
+        assert_eq!(open(&path), [PathBuf::new(); 0]);
+    });
+}
+
+/// What this process has open of the file and beside it.
+fn open(path: &Path) -> Vec<PathBuf> {
+    let all = fs::read_dir("/proc/self/fd").expect("read").flatten();
+    let names = all.filter_map(|entry| fs::read_link(entry.path()).ok());
+    let path = path.to_string_lossy();
+    names
+        .filter(|name| name.to_string_lossy().starts_with(&*path))
+        .collect()
+}
+
 /// Waits until this process has nothing open beside the file.
 async fn closed(path: &Path) {
-    let open = || {
-        let all = fs::read_dir("/proc/self/fd").expect("read").flatten();
-        let mut names = all.filter_map(|entry| fs::read_link(entry.path()).ok());
-        let beside = format!("{}-", path.display());
-        names.any(|name| name.to_string_lossy().starts_with(&beside))
-    };
+    let beside = format!("{}-", path.display());
     let wait = async {
-        while open() {
+        let is_beside = |name: &PathBuf| name.to_string_lossy().starts_with(&beside);
+        while open(path).iter().any(is_beside) {
             sleep(Duration::from_millis(5)).await;
         }
     };

@@ -27,11 +27,12 @@ const SHARED: (libc::off_t, libc::off_t) = (0x4000_0002, 510);
 /// drops SQLite's locks on it, those of all connections of the process.
 static BARRED: Mutex<Vec<(FileId, File)>> = Mutex::new(Vec::new());
 
-/// From now on no connection of this process does that to the file at `path`.
-/// (Of a file that has another one in its place, none does.)
-pub(super) fn bar(path: &Path) -> Result<()> {
+/// From now on no connection of this process does that to the file `id` at
+/// `path`. One that has another in its place is safe from it: SQLite looks
+/// (`databaseIsUnmoved`); and the other one must not stay open for it.
+pub(super) fn bar(path: &Path, id: Option<FileId>) -> Result<()> {
     let mut barred = BARRED.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(id) = FileId::at(path) else {
+    let Some(id) = id.filter(|id| FileId::at(path) == Some(*id)) else {
         return Ok(());
     };
     if let Some((_, file)) = barred.iter().find(|(barred, _)| *barred == id) {

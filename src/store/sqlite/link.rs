@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions, Connection as _, Row};
 use tokio::time::{sleep, timeout};
 
 use super::failure::{Failure, failure, no_answer};
-use super::files::{self, Files};
+use super::files::{self, FileId, Files};
 use super::host::{Host, wrong};
 use super::{bar, bell};
 use crate::lease::record::{Fault, Unknown};
@@ -49,7 +49,7 @@ impl Open {
         let files = &self.files;
         let is_current = || Files::at(&files.path).is_ok_and(|now| now.as_ref() == Some(files));
         if self.is_late || !is_current() {
-            return barred(connection, &files.path);
+            return barred(connection, &files.path, Some(files.database));
         }
         bar::lift(files.database);
         Some(connection)
@@ -64,8 +64,12 @@ impl Drop for Open {
 
 /// A connection that does not do what the last one does; nothing where that
 /// cannot be had. Then it is never closed, and this process opens no other.
-fn barred(connection: SqliteConnection, path: &Path) -> Option<SqliteConnection> {
-    if bar::bar(path).is_ok() {
+fn barred(
+    connection: SqliteConnection,
+    path: &Path,
+    id: Option<FileId>,
+) -> Option<SqliteConnection> {
+    if bar::bar(path, id).is_ok() {
         return Some(connection);
     }
     std::mem::forget(connection);
@@ -169,7 +173,8 @@ impl Link {
                 Err(_) => !files.has_strays()?,
             };
         if !is_sound {
-            if let Some(connection) = barred(connection, &path) {
+            // It may be either of two files.
+            if let Some(connection) = barred(connection, &path, FileId::at(&path)) {
                 close(connection, deadline).await;
             }
             return Err(Failure::Replaced);
