@@ -185,11 +185,11 @@ fn a_file_that_was_replaced_is_not_kept_open() {
         }
         fs::rename(&next, &path).expect("replaced");
         one.store.close(LIMIT).await;
-        assert_eq!(open(&path), [PathBuf::new(); 0]);
+        assert_eq!(open(&path), Vec::<PathBuf>::new());
         // Nor is the next one.
         one.observe().await;
         one.store.close(LIMIT).await;
-        assert_eq!(open(&path), [PathBuf::new(); 0]);
+        assert_eq!(open(&path), Vec::<PathBuf>::new());
     });
 }
 
