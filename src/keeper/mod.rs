@@ -33,7 +33,7 @@ pub use self::any_link::GuardFrom;
 
 use self::alarm::Alarm;
 use self::any_link::AnyLink;
-use self::calls::Calls;
+use self::calls::{CLOSING, Calls};
 use self::claim::ClaimFile;
 use self::hooks::{HookSettings, Hooks};
 use self::news::News;
@@ -264,8 +264,8 @@ where
                 && self.parts_at.is_none_or(|at| clock::now() >= at)
                 && let Some(outcome) = self.outcome.take()
             {
-                // What it watches by has to be closed before.
-                drop(self.watcher);
+                // The store's own connection is the last one.
+                self.watcher.close(CLOSING).await;
                 self.calls.close().await;
                 return Ok(outcome);
             }

@@ -74,4 +74,11 @@ impl<W: Watch, B: FnMut() -> W> Watcher<W, B> {
             None => std::future::pending().await,
         }
     }
+
+    /// Ends it in order.
+    pub async fn close(self, limit: Duration) {
+        if let Some(watch) = self.watch {
+            watch.close(limit).await;
+        }
+    }
 }

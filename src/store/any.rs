@@ -141,6 +141,13 @@ impl Watch for AnyWatch {
             Self::Sqlite(watch) => watch.spread(spread),
         }
     }
+
+    async fn close(self, limit: Duration) {
+        match self {
+            Self::Postgres(watch) => watch.close(limit).await,
+            Self::Sqlite(watch) => watch.close(limit).await,
+        }
+    }
 }
 
 impl Admin for AnyStore {

@@ -155,6 +155,15 @@ pub trait Watch: Send {
     /// Whether a change may be told a little later where many others are told
     /// of it too: so for a standby, but never for a holder. At first not.
     fn spread(&self, spread: bool);
+
+    /// Ends it in order, as [`Store::close`] does.
+    fn close(self, limit: Duration) -> impl Future<Output = ()> + Send
+    where
+        Self: Sized,
+    {
+        let _ = limit;
+        async {}
+    }
 }
 
 /// What a [`Watch`] says. Notices that nobody has taken yet are merged.

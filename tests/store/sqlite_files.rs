@@ -233,6 +233,18 @@ fn what_is_left_beside_the_file_may_be_deleted() {
     });
 }
 
+/// A worker that runs for so long has its lease watched, over a connection
+/// that may be the last one.
+#[test]
+fn a_run_leaves_nothing_beside_the_file() {
+    let path = path();
+    let url = format!("sqlite:{}", path.display());
+    for _ in 0..10 {
+        holder(&url, "short").sh("sleep 0.2").run().code(0);
+        assert!(rest(&path).is_empty());
+    }
+}
+
 /// The token that is in the file itself, as after a crash and the loss of what
 /// lies beside it.
 async fn alone(bench: &Bench, path: &Path) -> Option<Token> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use tokio::net::unix::pipe::Receiver;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -39,6 +40,8 @@ const REPLACED: AddWatchFlags = AddWatchFlags::IN_DELETE_SELF
 pub struct SqliteWatch {
     mailbox: Arc<Mailbox>,
     task: JoinHandle<()>,
+    /// Dropping it stops the task, which then closes the file.
+    goes_on: Option<oneshot::Sender<()>>,
 }
 
 impl Watch for SqliteWatch {
@@ -48,6 +51,13 @@ impl Watch for SqliteWatch {
 
     /// One host has no crowd.
     fn spread(&self, _spread: bool) {}
+
+    /// Its connection may be the last one to the file, and an end that does
+    /// not wait for it leaves what is beside the file there.
+    async fn close(mut self, limit: Duration) {
+        self.goes_on = None;
+        let _closed_or_not = timeout(limit, &mut self.task).await;
+    }
 }
 
 impl Drop for SqliteWatch {
@@ -60,14 +70,25 @@ impl SqliteWatch {
     /// Must be called within a runtime.
     pub(super) fn start(path: &Path, name: &LeaseName, clock: Clock) -> Self {
         let mailbox = Arc::new(Mailbox::default());
-        let watcher = Watcher {
+        let mut watcher = Watcher {
             link: Link::new(path.to_owned()),
             name: name.clone(),
             clock,
             mailbox: Arc::clone(&mailbox),
         };
-        let task = tokio::spawn(watcher.watch_for_ever());
-        Self { mailbox, task }
+        let (goes_on, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = watcher.watch_for_ever() => {}
+                _ = stopped => {}
+            }
+            watcher.link.close(Deadline::new(clock, LIMIT)).await;
+        });
+        Self {
+            mailbox,
+            task,
+            goes_on: Some(goes_on),
+        }
     }
 }
 
@@ -98,7 +119,7 @@ struct Watcher {
 }
 
 impl Watcher {
-    async fn watch_for_ever(mut self) {
+    async fn watch_for_ever(&mut self) {
         loop {
             // Where the files were replaced, the new ones are watched at once.
             if let Err(error) = self.watch().await {
