@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 
 use super::proc;
 use super::run::{MARK, PART, number, run};
@@ -32,6 +33,12 @@ impl Terminal {
     /// Starts `command` as the session leader of a new terminal.
     pub fn start(mut command: Command) -> Self {
         let (master, slave) = pseudo_terminal().expect("open a pseudo-terminal");
+        // The kernel sends the signal of a Ctrl-C first and then throws away what
+        // is on its way to the screen (`isig` in drivers/tty/n_tty.c): on a busy
+        // host also what its receiver has said meanwhile.
+        let mut settings = tcgetattr(&slave).expect("ask the terminal");
+        settings.local_flags |= LocalFlags::NOFLSH;
+        tcsetattr(&slave, SetArg::TCSANOW, &settings).expect("set the terminal");
         let part = format!("{}.{}", std::process::id(), number());
         command
             .env(MARK, run().dir())
