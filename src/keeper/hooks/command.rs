@@ -21,8 +21,8 @@ use crate::sys::memfd::{InputFile, Setup};
 use crate::sys::{Result, SysError, inherited, signals};
 use crate::wire::{NotStarted, Start, ToGuard, WorkerEnd};
 
-/// A guard that stands still ends itself half a second after its
-/// deadline. What is there so long after it cannot be killed.
+/// A guard that stands still ends itself half a second after its deadline.
+/// What is there so long after it cannot be killed.
 const LATE_AFTER: Duration = Duration::from_secs(1);
 
 /// The most lines that are kept for the end.

@@ -32,9 +32,9 @@ const STUCK: usize = 4;
 /// What a hook leaves behind has so long to end: the next one waits for it.
 const LEFT_BEHIND: Duration = Duration::from_millis(100);
 
-/// The ttl that a hook's guard counts with: its own timer fires
-/// half a second after the deadline. On a busy host it would else end
-/// before it has killed, and nobody is there to finish that.
+/// The ttl that a hook's guard counts with: its own timer fires half a second
+/// after the deadline. On a busy host it would else end before it has killed,
+/// and nobody is there to finish that.
 const GUARDED: Duration = Duration::from_secs(10);
 
 /// When leasewrap ends: so long after they were killed, hooks that are still

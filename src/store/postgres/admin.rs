@@ -111,11 +111,11 @@ from told,
 
 impl PgStore {
     /// Sends a message of reading or writing; an empty answer where there is
-    /// no schema and it `only_reads`.
+    /// no schema and `missing_is_empty`.
     async fn ask(
         &mut self,
         limit: Duration,
-        only_reads: bool,
+        missing_is_empty: bool,
         build: impl Fn(&Self, Duration, Tell) -> String,
     ) -> Result<Option<Rows>, Unknown> {
         let deadline = Deadline::new(self.clock, limit);
@@ -124,7 +124,7 @@ impl PgStore {
             Ok(rows) => Ok(Some(rows)),
             Err(Failure::Refused(refused)) if refused.is_missing() => {
                 match self.missing(deadline).await {
-                    Missing::Schema if only_reads => Ok(None),
+                    Missing::Schema if missing_is_empty => Ok(None),
                     Missing::Schema => Err(schema::no_schema(self.link.settings().schema())),
                     Missing::Nothing => Err(self.damaged(&refused.message)),
                     Missing::Unknown(unknown) => Err(unknown),

@@ -346,9 +346,10 @@ impl SqliteStore {
             ("holder", &sql::text(&holder.to_string())),
             ("ttl", &sql::micros(terms.ttl)),
         ];
-        let renew = sql::fill(sql::RENEW, &[("same_token", same_token)]);
         // Of an acquisition nobody has said yet that it was made.
         let is_said = token.is_some();
+        let told = if is_said { "" } else { ", :words" };
+        let renew = sql::fill(sql::RENEW, &[("same_token", same_token), ("told", told)]);
         let mut answer = self.renewed(&renew, values, is_said, deadline).await;
         if matches!(answer.reply, Err(Failure::Replaced)) {
             // The row says from now on which database it was renewed in.

@@ -246,6 +246,7 @@ on l.name = :name and l.slot = :slot and l.holder = :holder;";
 
 /// Renews: compares holder, token (or any), not closed, not released.
 /// Without `revision` nothing was renewed, and the `seen_` columns say why.
+/// `told` is what the bell says of it, where it is rung.
 pub(super) const RENEW: &str = "
 begin immediate;
 update lease
@@ -256,7 +257,7 @@ where name = :name and slot = :slot and holder = :holder and :same_token
 select case when changes() = 1 then seen.revision end as revision,
     seen.token, seen.incarnation,
     seen.request_token, seen.request_kind, seen.request_to, :seen_columns,
-    exists (select 1 from lease_schema where file = :drawn) as same_database, :words
+    exists (select 1 from lease_schema where file = :drawn) as same_database:told
 from (select 1) one left join lease seen on seen.name = :name and seen.slot = :slot;
 commit;
 ";
